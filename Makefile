@@ -1,0 +1,52 @@
+# Everything runs in .venv, which `make build` makes from requirements.lock; nothing is installed outside this folder.
+SHELL := /bin/sh
+RUN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help build demo test unit conformance faults check format proto bench lock clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## locked environment in .venv and bin/{trans,client,coordinator,kit}
+	@tools/setup.sh
+
+demo: build ## the transfer, end to end: etcd, coordinator, trans, client, with their logs side by side
+	@$(RUN)/python -m tools.demo
+
+test: build check ## everything a change must pass; REQUIRE_SERVERS=1 turns skips for absent servers into failures
+	@$(RUN)/pytest $(ARGS)
+
+unit: build ## the tests that need no server and no wall clock
+	@$(RUN)/pytest tests/unit $(ARGS)
+
+conformance: build ## the specifications' checklists against real etcd and real processes
+	@REQUIRE_SERVERS=1 $(RUN)/pytest tests/conformance $(ARGS)
+
+faults: build ## killed processes, lost leases, crash recovery
+	@REQUIRE_SERVERS=1 $(RUN)/pytest tests/faults $(ARGS)
+
+check: build ## format, lint, types, layers, protos
+	@$(RUN)/ruff format --check -q . || { echo "make format mends this"; exit 1; }
+	@$(RUN)/ruff check -q .
+	@$(RUN)/lint-imports --no-cache > .import-lint.log 2>&1 || { cat .import-lint.log; exit 1; }
+	@$(RUN)/mypy
+	@$(RUN)/buf lint
+
+format: build ## rewrites the sources in the house style
+	@$(RUN)/ruff format -q .
+	@$(RUN)/ruff check -q --fix .
+
+proto: build ## regenerates the protobuf code; fails when CI=true and the checked-in code differs
+	@tools/proto.sh
+	@if [ "$${CI:-}" = true ]; then git diff --exit-code -- '*_pb2*'; fi
+
+bench: build ## throughput and latency beside yardsticks of the same run; writes docs/benchmarks.md
+	@$(RUN)/python -m tests.bench $(ARGS)
+
+lock: build ## resolves requirements.lock anew from pyproject.toml
+	@uv=$$(command -v uv || echo $(RUN)/uv); $$uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 \
+	  --all-extras --group dev pyproject.toml -o requirements.lock --no-header --no-annotate
+
+clean: ## removes what build, test and demo made
+	@rm -rf .venv .venv-proto bin dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .import-lint.log *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Seam only; the implementation grows here."""
