@@ -1,0 +1,125 @@
+"""A global transaction as a value.
+
+Instants are integer milliseconds since the epoch, UTC; intervals and timeouts are whole seconds, as dtm counts them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeAlias
+
+from kit.dtm.wire import BranchStatus, Protocol, Result, Status, TransType
+
+BranchKey: TypeAlias = tuple[str, str]
+"""(branch_id, op): unique inside a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the client may ask for a transaction. Zero means: the server's setting.
+
+    Attributes:
+        wait_result: the API call answers after the first round instead of after acceptance.
+        timeout_to_fail: seconds after which a prepared transaction is decided by the coordinator.
+        request_timeout: seconds for each branch call.
+        retry_interval: seconds before the first retry.
+        branch_headers: added to every branch call.
+        concurrent: branches of a msg are called all at once.
+        retry_limit: saga only.
+    """
+
+    wait_result: bool = False
+    timeout_to_fail: int = 0
+    request_timeout: int = 0
+    retry_interval: int = 0
+    branch_headers: Mapping[str, str] = field(default_factory=dict)
+    concurrent: bool = False
+    retry_limit: int = 0
+
+    def overlaid(self, later: "Options") -> "Options":
+        """These options, with every one that ``later`` sets replaced."""
+        given = {f.name: getattr(later, f.name) for f in fields(later) if getattr(later, f.name)}
+        return replace(self, **given)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One operation of one branch: a row of ``trans_branch_op``.
+
+    Attributes:
+        payload: bytes sent as they are.
+        finish_time: when it became succeed or failed, in milliseconds.
+    """
+
+    branch_id: str
+    op: str
+    url: str
+    payload: bytes = b""
+    status: BranchStatus = BranchStatus.PREPARED
+    finish_time: int | None = None
+
+    @property
+    def key(self) -> BranchKey:
+        """Identity inside the transaction."""
+        return self.branch_id, self.op
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One attempt to bring a transaction forward. Lives in memory only: after a crash there is no round.
+
+    Attributes:
+        calling: branches whose answer is awaited.
+        failed: the most telling answer of a branch that did not succeed, if any.
+        text: what that branch said.
+        code: the gRPC code of that answer, when there was one.
+    """
+
+    calling: frozenset[BranchKey] = frozenset()
+    failed: Result | None = None
+    text: str = ""
+    code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A global transaction: a row of ``trans_global`` with its branches, in creation order.
+
+    Attributes:
+        next_cron_interval: seconds that the next retry waits.
+        next_cron_time: instant of the next retry; ``None`` once nothing more is to be done.
+        rollback_reason: why it failed, for people.
+        round: what is going on in this process right now; never stored.
+    """
+
+    gid: str
+    trans_type: TransType
+    status: Status
+    protocol: Protocol = Protocol.GRPC
+    query_prepared: str = ""
+    custom_data: str = ""
+    options: Options = field(default_factory=Options)
+    branches: tuple[Branch, ...] = ()
+    create_time: int = 0
+    update_time: int = 0
+    finish_time: int | None = None
+    rollback_time: int | None = None
+    next_cron_interval: int = 0
+    next_cron_time: int | None = None
+    rollback_reason: str = ""
+    result: str = ""
+    round: Round | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The server's settings that decide about time, in seconds; dtm's names and defaults.
+
+    Attributes:
+        retry_interval: base of the back-off.
+        retry_max_interval: its ceiling.
+        timeout_to_fail: age at which a prepared transaction is decided.
+    """
+
+    retry_interval: int = 10
+    retry_max_interval: int = 300
+    timeout_to_fail: int = 35

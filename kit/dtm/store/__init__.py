@@ -1,0 +1,165 @@
+"""Where transactions live: the one thing a coordinator must not lose.
+
+A :class:`Store` keeps transactions and decides who may change them. Implementations stand beside this file:
+:mod:`kit.dtm.store.memory` for tests, :mod:`kit.dtm.store.sqlite` for one coordinator with a file. Whatever implements
+the Protocol can be checked with ``kit.testing.check_store``.
+
+Theory of operation
+    *Leases.* A transaction is changed by one coordinator at a time, its *owner*, until ``lease_until`` on the store's
+    clock. A lease is taken by :meth:`Store.create`, :meth:`Store.claim` or a change with ``take``, renewed while the
+    round runs, and given back by the change that ends the round.
+
+    *Fencing.* Every taking raises the transaction's ``fence``. Every change names the fence that its writer read or
+    holds and is refused with :class:`LostLease` when the stored one is another: an owner that slept through its lease
+    cannot write over its successor.
+
+    *Durability.* When ``create`` or ``save`` returns, what it wrote survives kill -9 and power loss (memory: nothing
+    survives). Several calls that arrive together share one commit; one that fails does not fail its neighbours.
+
+    *Finality.* A transaction whose stored status is terminal is never changed again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from kit.dtm.core.model import Branch, Transaction
+from kit.errors import Conflict, InternalServer, ServiceUnavailable
+
+
+class GidExists(Conflict):
+    """A transaction with this gid is stored already."""
+
+    def __init__(self, gid: str) -> None:
+        super().__init__("GID_EXISTS", f"gid {gid!r} exists")
+
+
+class LostLease(Conflict):
+    """The stored fence is another, somebody else holds the lease, or the transaction is terminal or gone."""
+
+    def __init__(self, gid: str) -> None:
+        super().__init__("LOST_LEASE", f"gid {gid!r} is changed by another coordinator")
+
+
+class StoreUnavailable(ServiceUnavailable):
+    """The store did not answer, or its queue is full; nothing was written unless the message says otherwise."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("STORE_UNAVAILABLE", message)
+
+
+class StoreCorrupt(InternalServer):
+    """What was read back is not what a coordinator writes, or comes from a newer version."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("STORE_CORRUPT", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A transaction as stored, and who may change it.
+
+    Attributes:
+        fence: the number that a change has to name.
+        owner: whose lease it is; empty when nobody's.
+        lease_until: its end in milliseconds of the store's clock; 0 without an owner.
+    """
+
+    tx: Transaction
+    fence: int
+    owner: str = ""
+    lease_until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a coordinator wants written, in one atomic step.
+
+    Attributes:
+        tx: every column of the transaction as it shall be; ``tx.branches`` is not written.
+        branches: branch rows to insert or replace, found by (branch_id, op); new ones go behind the stored ones.
+        fence: the number that the writer read or holds.
+        owner: the writer.
+        take: take the lease with this change; allowed while nobody holds it, its time is over, or the writer is its
+            owner. Without it the writer must be the owner.
+        release: give the lease back with this change.
+        lease_s: seconds that a taken or kept lease lasts from now.
+    """
+
+    tx: Transaction
+    branches: tuple[Branch, ...]
+    fence: int
+    owner: str
+    take: bool = False
+    release: bool = False
+    lease_s: float = 10.0
+
+
+class Store(Protocol):
+    """Keeps transactions. All methods raise :class:`StoreUnavailable` when the store does not answer."""
+
+    async def __aenter__(self) -> Self:
+        """Open: create or migrate the schema, check durability, free what a dead single owner held.
+
+        Raises:
+            StoreUnavailable: it cannot be opened; the message says where and why.
+            StoreCorrupt: the schema is newer than this program.
+        """
+        ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Finish what was accepted, then close."""
+        ...
+
+    async def create(self, tx: Transaction, *, owner: str = "", lease_s: float = 10.0) -> int:
+        """Store a new transaction with its branches; give its fence (1).
+
+        Args:
+            tx: the transaction; ``tx.branches`` is written.
+            owner: who takes the lease at once; empty leaves it free.
+            lease_s: seconds that the lease lasts.
+
+        Raises:
+            GidExists: there is one; nothing was written.
+        """
+        ...
+
+    async def load(self, gid: str) -> Held | None:
+        """The transaction with its branches in creation order, or ``None``."""
+        ...
+
+    async def save(self, change: Change) -> int:
+        """Write ``change``; give the fence that the next change has to name (one more when it took the lease).
+
+        Raises:
+            LostLease: see there; nothing was written.
+        """
+        ...
+
+    async def claim(self, owner: str, limit: int, *, lease_s: float = 10.0) -> list[Held]:
+        """Take the leases of up to ``limit`` unfinished transactions that are due and free, the most overdue first.
+
+        Due: ``next_cron_time`` has come, on the store's clock.
+        """
+        ...
+
+    async def renew(
+        self, owner: str, held: Sequence[tuple[str, int]], *, lease_s: float = 10.0
+    ) -> set[str]:
+        """Extend the leases of ``held``, (gid, fence) each, to ``lease_s`` from now; give the gids that were lost."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """The soonest ``next_cron_time`` of an unfinished transaction that nobody holds, or ``None``.
+
+        A transaction whose lease is over counts; one that is held counts with the end of its lease.
+        """
+        ...
+
+    async def purge(self, finished_before: int, limit: int) -> int:
+        """Delete up to ``limit`` terminal transactions that ended before that instant; give their number."""
+        ...
+
+    async def now_ms(self) -> int:
+        """The store's clock, which leases and due times are measured with."""
+        ...
