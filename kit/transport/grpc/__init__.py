@@ -1,0 +1,57 @@
+"""gRPC as kratos speaks it, a server and a client over an exchangeable engine.
+
+::
+
+    server = GrpcServer(address="0.0.0.0:9000", middleware=[recovery()])
+    add_TransServicer_to_server(TransService(), server.services)
+    server.register_unary("/dtmgimp.Dtm/Submit", submit)  # bytes in, bytes out, no middleware
+
+    async with GrpcClient("discovery:///trans", discovery=registry) as client:
+        await TransStub(client.channel).TransOut(AdjustInfo(Amount=30, UserID=1), timeout=1.0)
+        await client.unary("/api.trans.v1.Trans/TransOut", payload, metadata=[("k", "v")])
+
+A failed call raises :class:`RpcError`, a :class:`kit.errors.Error` that also has the gRPC
+``status``. ``engine.py`` is the seam (bytes, metadata, deadline, status), ``grpcio.py`` the
+engine on ``grpc.aio``.
+
+Signatures (defaults are kratos')::
+
+    GrpcServer(*, network="tcp", address=":0", timeout=1.0, tls=None, endpoint=None,
+               middleware=(), stream_middleware=(), disable_reflection=False, custom_health=False,
+               descriptor_pools=(), limits=Limits(), keepalive=Keepalive(), engine=...)
+        .register_unary(method, async (request: bytes, call: ServerCall) -> bytes)
+        .use(selector, *middleware); listen, serve, stop, endpoint as kit.transport.Server
+
+    GrpcClient(target, *, discovery=None, discovery_factory=None, timeout=2.0, tls=None,
+               middleware=(), stream_middleware=(), balancer=None, filters=(), subset=25,
+               limits=Limits(), keepalive=Keepalive(), engine=...)
+        await .unary(method, request, *, metadata=(), timeout=None) -> bytes
+        .unary_unary(...) and its three siblings, for generated stubs
+        await .aclose(); async with
+
+    parse_target(text) -> Target; ValueError says what is wrong with the text
+
+Source: go-kratos/kratos transport/grpc.
+"""
+
+from kit.transport.grpc.engine import (
+    ClientTls,
+    Keepalive,
+    Limits,
+    RawMetadata,
+    Reply,
+    RpcFailed,
+    ServerCall,
+    ServerTls,
+)
+
+__all__ = [
+    "ClientTls",
+    "Keepalive",
+    "Limits",
+    "RawMetadata",
+    "Reply",
+    "RpcFailed",
+    "ServerCall",
+    "ServerTls",
+]
