@@ -1,1 +1,36 @@
-"""Seam only; the implementation grows here."""
+"""Configuration from several places, merged, checked and watched.
+
+A :class:`Source` gives items, :class:`Config` merges them and reads the result into models::
+
+    config = Config(FileSource("configs/config.yaml"), EnvSource("TRANS_"))
+    await config.load()
+    settings = config.scan(Settings)
+
+Everything that is wrong is said at once, each problem with its file, line, path and value. This module holds the
+Protocol and the value types; the other names are imported when they are first used.
+
+Source: go-kratos/kratos config/config.go, config/source.go.
+"""
+
+from importlib import import_module
+
+from kit.config.errors import ConfigError, Problem
+from kit.config.source import MAX_ITEM_BYTES, KeyValue, Source
+
+_HOMES: dict[str, str] = {}
+
+
+def __getattr__(name: str) -> object:
+    """A name of an implementation, so that ``import kit.config`` needs neither watchers nor validators."""
+    if home := _HOMES.get(name):
+        return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "MAX_ITEM_BYTES",
+    "ConfigError",
+    "KeyValue",
+    "Problem",
+    "Source",
+]
