@@ -6,8 +6,9 @@ A :class:`Source` gives items, :class:`Config` merges them and reads the result 
     await config.load()
     settings = config.scan(Settings)
 
-Everything that is wrong is said at once, each problem with its file, line, path and value. This module holds the
-Protocol and the value types; the other names are imported when they are first used.
+Everything that is wrong is said at once, each problem with its file, line, path and value. This
+module holds the Protocol and the value types; the other names are imported when they are first
+used.
 
 Source: go-kratos/kratos config/config.go, config/source.go.
 """
@@ -21,7 +22,7 @@ _HOMES: dict[str, str] = {}
 
 
 def __getattr__(name: str) -> object:
-    """A name of an implementation, so that ``import kit.config`` needs neither watchers nor validators."""
+    """A name of an implementation, imported now: ``import kit.config`` itself stays light."""
     if home := _HOMES.get(name):
         return getattr(import_module(home), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,10 +11,12 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        origin: where, such as ``configs/config.yaml:2`` or ``env TRANS_DEBUG``; empty when it is nowhere.
+        origin: where, such as ``configs/config.yaml:2`` or ``env TRANS_DEBUG``; empty when it is
+            nowhere.
         path: the dotted path of the value; empty when the whole item is meant.
         message: what is wrong and what would be right.
-        value: what was found, as text for people (masked when the path names a secret); ``None`` when nothing was.
+        value: what was found, as text for people (masked when the path names a secret); ``None``
+            when nothing was.
     """
 
     origin: str

@@ -1,4 +1,4 @@
-"""What a source of configuration is: the seam between :class:`~kit.config.Config` and files, variables, etcd.
+"""The seam between :class:`~kit.config.Config` and the places configuration comes from.
 
 Source: go-kratos/kratos config/source.go.
 """
@@ -19,11 +19,11 @@ class KeyValue:
     Attributes:
         key: a file's name without folders, an etcd key, a variable's name: what the log line names.
         value: the bytes, at most :data:`MAX_ITEM_BYTES`.
-        format: ``yaml``, ``yml``, ``json`` or ``toml``: ``value`` is a mapping in that form. Empty: ``key`` is a
-            dotted path and ``value`` its text. ``env``: ``key`` is the name of an environment variable, see
-            :mod:`kit.config.env`.
-        origin: what errors call it, such as ``configs/config.yaml``, ``env TRANS_SERVER_GRPC_ADDR`` or
-            ``etcd /config/trans.yaml``; the line is added to it. Empty: ``key``.
+        format: ``yaml``, ``yml``, ``json`` or ``toml``: ``value`` is a mapping in that form. Empty:
+            ``key`` is a dotted path and ``value`` its text. ``env``: ``key`` is the name of an
+            environment variable, see :mod:`kit.config.env`.
+        origin: what errors call it, such as ``configs/config.yaml``, ``env TRANS_SERVER_GRPC_ADDR``
+            or ``etcd /config/trans.yaml``; the line is added to it. Empty: ``key``.
     """
 
     key: str
@@ -46,9 +46,9 @@ class Source(Protocol):
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """One element each time something may have changed.
 
-        ``async with source.watch() as changes: async for _ in changes: ...``. What changes after the block was
-        entered is reported, so that who enters first and loads then misses nothing; several changes may be reported
-        as one. The iterator survives an outage of the place. A source that never changes gives an iterator that
-        waits until the block is left.
+        ``async with source.watch() as changes: async for _ in changes: ...``. What changes after
+        the block was entered is reported, so that who enters first and loads then misses nothing;
+        several changes may be reported as one. The iterator survives an outage of the place. A
+        source that never changes gives an iterator that waits until the block is left.
         """
         ...
