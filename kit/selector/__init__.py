@@ -1,6 +1,7 @@
 """Picks one node out of many for a call.
 
-Chain per call: node filters, then the balancer's pick, then the done callback with what became of the call.
+Chain per call: node filters, then the balancer's pick, then the done callback with what became of
+the call.
 
 Source: go-kratos/kratos selector/selector.go, selector/balancer.go.
 """

@@ -22,8 +22,9 @@ class Kind(StrEnum):
 class Server(Protocol):
     """Something that serves until it is stopped; the application starts, announces and stops it.
 
-    The order is ``listen`` (the socket is bound, an error ends the start), ``serve`` (returns after ``stop``), and
-    only then announcement in the registry: peers never hear of a port that nobody listens on.
+    The order is ``listen`` (the socket is bound, an error ends the start), ``serve`` (returns
+    after ``stop``), and only then announcement in the registry: peers never hear of a port that
+    nobody listens on.
     """
 
     async def listen(self) -> None:
@@ -43,12 +44,18 @@ class Server(Protocol):
         ...
 
     async def stop(self, grace: float | None = None) -> None:
-        """Refuse new calls and let running ones finish, at most ``grace`` seconds (``None``: without limit)."""
+        """Refuse new calls and let running ones finish.
+
+        At most ``grace`` seconds; ``None`` sets no limit.
+        """
         ...
 
     @property
     def endpoint(self) -> str | None:
-        """The URL to announce, such as ``grpc://10.0.0.5:9000``; ``None`` for a server nobody calls (cron)."""
+        """The URL to announce, such as ``grpc://10.0.0.5:9000``.
+
+        ``None`` before ``listen``, and for a server that nobody calls, such as cron.
+        """
         ...
 
 
@@ -63,7 +70,10 @@ class CallInfo:
         endpoint: on a server its own URL, on a client the target as configured.
         request_headers: what the peer sent (server) or will be sent (client).
         reply_headers: what will be sent back (server) or came back (client).
-        deadline: on ``time.monotonic``'s clock; ``None`` when nobody set one.
+        deadline: on ``time.monotonic``'s clock; ``None`` when nobody set one, and once the call of
+            a server has ended: work it left behind is not bound by it.
+        limit: how many seconds the call was given, and ``limit_side`` by whom: ``server`` or
+            ``client``.
         peer: the other side's address; on a client that of the picked node, once picked.
     """
 
@@ -74,11 +84,13 @@ class CallInfo:
     request_headers: Metadata = field(default_factory=Metadata)
     reply_headers: Metadata = field(default_factory=Metadata)
     deadline: float | None = None
+    limit: float | None = None
+    limit_side: str = ""
     peer: str = ""
 
 
 Handler: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""Takes a request message, gives the reply message. What else a call carries is in :func:`current_call`."""
+"""Takes a request message, gives the reply; :func:`current_call` has what else a call carries."""
 
 Middleware: TypeAlias = Callable[[Handler], Handler]
 """Wraps a handler; the same on servers and clients, gRPC and HTTP."""

@@ -44,14 +44,22 @@ from kit.transport.grpc.engine import (
     ServerCall,
     ServerTls,
 )
+from kit.transport.grpc.failure import RpcError, status_of
+from kit.transport.grpc.server import GrpcServer
+from kit.transport.grpc.target import Target, parse_target
 
 __all__ = [
     "ClientTls",
+    "GrpcServer",
     "Keepalive",
     "Limits",
     "RawMetadata",
     "Reply",
+    "RpcError",
     "RpcFailed",
     "ServerCall",
     "ServerTls",
+    "Target",
+    "parse_target",
+    "status_of",
 ]

@@ -4,9 +4,9 @@ Below it there are only bytes in, bytes out, metadata, a deadline and a status; 
 middleware, no names of services. :mod:`kit.transport.grpc.grpcio` implements it on ``grpc.aio``.
 Nothing above knows which engine runs.
 
-Server: the engine is given a :data:`Router` and asks it for the :class:`Route` of each method it
-hears of. A route always exists (that of an unknown method answers UNIMPLEMENTED), and its handler
-raises nothing but :class:`RpcFailed` and ``CancelledError``.
+Server: the engine is given a :data:`Router` and asks it for the :data:`Route` of each method it
+hears of, or how to fail. A handler runs in a task of its own and raises nothing but
+:class:`RpcFailed` and ``CancelledError``; it is cancelled when the client has gone.
 
 Client: a :class:`Connection` leads to one address. A call that fails raises :class:`RpcFailed`,
 and the engine says whether the request certainly never left.
@@ -139,11 +139,6 @@ class ServerCall(Protocol):
     """One call that a server is handling."""
 
     @property
-    def method(self) -> str:
-        """``/package.Service/Method`` as the peer wrote it."""
-        ...
-
-    @property
     def peer(self) -> str:
         """The other side's address, such as ``10.0.0.7:51234``."""
         ...
@@ -198,7 +193,11 @@ class StreamRoute:
 
 
 Route: TypeAlias = UnaryRoute | StreamRoute
-Router: TypeAlias = Callable[[str], Route]
+Router: TypeAlias = Callable[[str], Route | RpcFailed]
+"""What serves a method, ``/package.Service/Method`` as the peer wrote it, or why nothing does.
+
+A :data:`Route` holds for good, so an engine may keep it; a failure does not.
+"""
 
 
 class ServerEngine(Protocol):
@@ -297,6 +296,10 @@ class Connection(Protocol):
 
     def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> ClientStream:
         """Open a streaming call."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether the connection stands; when it does not, it starts to connect."""
         ...
 
     async def close(self) -> None:
