@@ -34,6 +34,7 @@ Signatures (defaults are kratos')::
 Source: go-kratos/kratos transport/grpc.
 """
 
+from kit.transport.grpc.client import GrpcClient
 from kit.transport.grpc.engine import (
     ClientTls,
     Keepalive,
@@ -50,6 +51,7 @@ from kit.transport.grpc.target import Target, parse_target
 
 __all__ = [
     "ClientTls",
+    "GrpcClient",
     "GrpcServer",
     "Keepalive",
     "Limits",

@@ -17,8 +17,8 @@ from contextlib import aclosing
 from typing import Any, TypeAlias, cast
 
 import grpc
-import structlog
 
+from kit import log
 from kit.errors import Error
 from kit.errors.codes import GrpcCode
 from kit.metadata import Metadata
@@ -27,7 +27,7 @@ from kit.transport.grpc.context import ServerCallInfo, ServicerContext, decoded,
 from kit.transport.grpc.engine import RpcFailed, ServerCall, StreamHandler, UnaryHandler
 from kit.transport.grpc.failure import RpcError, to_failure
 
-_log = structlog.get_logger()
+_log = log.get_logger()
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _NOT_WRITTEN = "Method not implemented!"  # what generated base classes say

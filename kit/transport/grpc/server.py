@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import grpc
-import structlog
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from kit import log
 from kit.errors import Error
 from kit.transport import Middleware
 from kit.transport.grpc import health, reflection
@@ -31,7 +31,7 @@ from kit.transport.grpc.method import MethodHandler
 from kit.transport.grpc.services import Services
 from kit.transport.host import ListenAddress, announced_host, join_host_port
 
-_log = structlog.get_logger()
+_log = log.get_logger()
 
 
 class GrpcServer:

@@ -1,0 +1,177 @@
+"""From the instances of a registry to the nodes of a client.
+
+Per instance the first endpoint of the wanted scheme counts; instances without one, and further
+ones at the same address, are skipped. Of more than ``subset`` instances each client keeps that
+many, chosen by consistent hash: the choice of a client is stable, and clients choose differently.
+
+An empty result is never taken over: a registry that lost its data must not stop the calls.
+
+Source: go-kratos/kratos transport/grpc/resolver/discovery/resolver.go; go-kratos/aegis
+subset/subset.go.
+"""
+
+import asyncio
+import bisect
+import json
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import urlsplit
+
+from kit import log
+from kit.registry import Discovery, ServiceInstance
+from kit.selector import DEFAULT_WEIGHT, Node
+
+_log = log.get_logger()
+
+SUBSET = 25
+POINTS_PER_INSTANCE = 160
+_WATCH_AGAIN_S = 1.0
+
+
+def nodes_of(instances: Iterable[ServiceInstance], scheme: str) -> list[Node]:
+    """The nodes that ``instances`` announce for ``scheme``, such as ``grpc``."""
+    nodes: dict[str, Node] = {}
+    for instance in instances:
+        try:
+            address = _address(instance.endpoints, scheme)
+        except ValueError as exc:
+            _log.error(
+                f"[resolver] Failed to parse discovery endpoint: {exc} of {instance.name}-"
+                f"{instance.id}"
+            )
+            continue
+        if address is not None and address not in nodes:
+            nodes[address] = Node(address, instance, weight_of(instance))
+    return list(nodes.values())
+
+
+def weight_of(instance: ServiceInstance) -> float:
+    """Metadata ``weight`` when it is an integer that is not negative, else 100."""
+    text = (instance.metadata or {}).get("weight", "")
+    return float(text) if text.isascii() and text.isdigit() else DEFAULT_WEIGHT
+
+
+def subset(nodes: Sequence[Node], size: int, key: str) -> list[Node]:
+    """At most ``size`` of ``nodes``, those that follow ``key`` on the circle of their hashes.
+
+    Args:
+        nodes: one per instance.
+        size: 0 keeps all.
+        key: what sets this client apart from others.
+    """
+    if size <= 0 or len(nodes) <= size:
+        return list(nodes)
+    circle = sorted(
+        (_fnv1a(f"{point}{node.instance.name}-{node.instance.id}"), index)
+        for index, node in enumerate(nodes)
+        for point in range(POINTS_PER_INSTANCE)
+    )
+    start = bisect.bisect_right(circle, (_fnv1a(key), len(nodes)))
+    chosen: dict[int, Node] = {}
+    for _, index in (*circle[start:], *circle[:start]):
+        chosen.setdefault(index, nodes[index])
+        if len(chosen) == size:
+            break
+    return list(chosen.values())
+
+
+class Resolver:
+    """Keeps a client's nodes in step with the registry.
+
+    Args:
+        service: the name to watch.
+        discovery: the registry.
+        scheme: ``grpc`` or ``grpcs``.
+        size: how many instances to keep; 0 for all.
+        push: takes each new set of nodes, never an empty one.
+        key: what sets this client apart; random by default.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        discovery: Discovery,
+        *,
+        scheme: str,
+        size: int,
+        push: Callable[[tuple[Node, ...]], None],
+        key: str = "",
+    ) -> None:
+        self._service = service
+        self._discovery = discovery
+        self._scheme = scheme
+        self._size = size
+        self._push = push
+        self._key = key or str(uuid.uuid4())
+        self.answered = asyncio.Event()
+        """Set once the registry has said anything, even that there are no instances."""
+
+    @property
+    def described(self) -> str:
+        """The registry, in words."""
+        kind = type(self._discovery)
+        return str(self._discovery) if kind.__str__ is not object.__str__ else kind.__name__
+
+    async def run(self) -> None:
+        """Follow the registry until cancelled."""
+        while True:
+            try:
+                async with self._discovery.watch(self._service) as changes:
+                    async for instances in changes:
+                        self._take(instances)
+                reason = "the watch ended"
+            except Exception as exc:  # noqa: BLE001  (whatever a registry raises, calls go on)
+                reason = str(exc) or type(exc).__name__
+            _log.error(f"[resolver] Failed to watch discovery endpoint: {reason}")
+            await asyncio.sleep(_WATCH_AGAIN_S)
+
+    def _take(self, instances: Sequence[ServiceInstance]) -> None:
+        nodes = subset(nodes_of(instances, self._scheme), self._size, self._key)
+        if nodes:
+            self._push(tuple(nodes))
+            text = _json(node.instance for node in nodes)
+            _log.info(f"[resolver] update instances: {text}")
+        else:
+            _log.warning(
+                "[resolver] Zero endpoint found,refused to write, instances: "
+                f"{_json(instances)} of {self._service}"
+            )
+        self.answered.set()
+
+
+def _address(endpoints: Iterable[str], scheme: str) -> str | None:
+    """``host:port`` of the first endpoint of ``scheme``.
+
+    Raises:
+        ValueError: one of the endpoints is not a URL, or the address has no port.
+    """
+    found = None
+    for endpoint in endpoints:
+        url = urlsplit(endpoint)
+        port = url.port
+        if found is None and url.scheme == scheme:
+            if not url.hostname or not port:
+                raise ValueError(f"{endpoint!r} has no host and port")
+            found = url.netloc
+    return found
+
+
+def _fnv1a(text: str) -> int:
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value
+
+
+def _json(instances: Iterable[ServiceInstance]) -> str:
+    listed = [
+        {
+            "id": instance.id,
+            "name": instance.name,
+            "version": instance.version,
+            "metadata": None if instance.metadata is None else dict(instance.metadata),
+            "endpoints": list(instance.endpoints),
+        }
+        for instance in instances
+    ]
+    return json.dumps(listed, separators=(",", ":"), ensure_ascii=False)
