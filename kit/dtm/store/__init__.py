@@ -1,20 +1,22 @@
 """Where transactions live: the one thing a coordinator must not lose.
 
-A :class:`Store` keeps transactions and decides who may change them. Implementations stand beside this file:
-:mod:`kit.dtm.store.memory` for tests, :mod:`kit.dtm.store.sqlite` for one coordinator with a file. Whatever implements
-the Protocol can be checked with ``kit.testing.check_store``.
+A :class:`Store` keeps transactions and decides who may change them. Implementations stand beside
+this file: :mod:`kit.dtm.store.memory` for tests, :mod:`kit.dtm.store.sqlite` for one coordinator
+with a file. Whatever implements the Protocol can be checked with ``kit.testing.check_store``.
 
 Theory of operation
-    *Leases.* A transaction is changed by one coordinator at a time, its *owner*, until ``lease_until`` on the store's
-    clock. A lease is taken by :meth:`Store.create`, :meth:`Store.claim` or a change with ``take``, renewed while the
-    round runs, and given back by the change that ends the round.
+    *Leases.* A transaction is changed by one coordinator at a time, its *owner*, until
+    ``lease_until`` on the store's clock. A lease is taken by :meth:`Store.create`,
+    :meth:`Store.claim` or a change with ``take``, renewed while the round runs, and given back by
+    the change that ends the round.
 
-    *Fencing.* Every taking raises the transaction's ``fence``. Every change names the fence that its writer read or
-    holds and is refused with :class:`LostLease` when the stored one is another: an owner that slept through its lease
-    cannot write over its successor.
+    *Fencing.* Every taking raises the transaction's ``fence``. Every change names the fence that
+    its writer read or holds and is refused with :class:`LostLease` when the stored one is another:
+    an owner that slept through its lease cannot write over its successor.
 
-    *Durability.* When ``create`` or ``save`` returns, what it wrote survives kill -9 and power loss (memory: nothing
-    survives). Several calls that arrive together share one commit; one that fails does not fail its neighbours.
+    *Durability.* When ``create`` or ``save`` returns, what it wrote survives kill -9 and power loss
+    (memory: nothing survives). Several calls that arrive together share one commit; one that fails
+    does not fail its neighbours.
 
     *Finality.* A transaction whose stored status is terminal is never changed again.
 """
@@ -35,14 +37,17 @@ class GidExists(Conflict):
 
 
 class LostLease(Conflict):
-    """The stored fence is another, somebody else holds the lease, or the transaction is terminal or gone."""
+    """The fence is another, somebody else holds the lease, or the transaction is over or gone."""
 
     def __init__(self, gid: str) -> None:
         super().__init__("LOST_LEASE", f"gid {gid!r} is changed by another coordinator")
 
 
 class StoreUnavailable(ServiceUnavailable):
-    """The store did not answer, or its queue is full; nothing was written unless the message says otherwise."""
+    """The store did not answer, or its queue is full.
+
+    Nothing was written unless the message says otherwise.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__("STORE_UNAVAILABLE", message)
@@ -77,11 +82,12 @@ class Change:
 
     Attributes:
         tx: every column of the transaction as it shall be; ``tx.branches`` is not written.
-        branches: branch rows to insert or replace, found by (branch_id, op); new ones go behind the stored ones.
+        branches: branch rows to insert or replace, found by (branch_id, op); new ones go behind the
+            stored ones.
         fence: the number that the writer read or holds.
         owner: the writer.
-        take: take the lease with this change; allowed while nobody holds it, its time is over, or the writer is its
-            owner. Without it the writer must be the owner.
+        take: take the lease with this change; allowed while nobody holds it, its time is over, or
+            the writer is its owner. Without it the writer must be the owner.
         release: give the lease back with this change.
         lease_s: seconds that a taken or kept lease lasts from now.
     """
@@ -96,7 +102,10 @@ class Change:
 
 
 class Store(Protocol):
-    """Keeps transactions. All methods raise :class:`StoreUnavailable` when the store does not answer."""
+    """Keeps transactions.
+
+    All methods raise :class:`StoreUnavailable` when the store does not answer.
+    """
 
     async def __aenter__(self) -> Self:
         """Open: create or migrate the schema, check durability, free what a dead single owner held.
@@ -121,6 +130,7 @@ class Store(Protocol):
 
         Raises:
             GidExists: there is one; nothing was written.
+            ValueError: two of its branches have the same branch_id and op; nothing was written.
         """
         ...
 
@@ -129,7 +139,9 @@ class Store(Protocol):
         ...
 
     async def save(self, change: Change) -> int:
-        """Write ``change``; give the fence that the next change has to name (one more when it took the lease).
+        """Write ``change``; give the fence that the next change has to name.
+
+        That is one more when this change took the lease.
 
         Raises:
             LostLease: see there; nothing was written.
@@ -137,27 +149,38 @@ class Store(Protocol):
         ...
 
     async def claim(self, owner: str, limit: int, *, lease_s: float = 10.0) -> list[Held]:
-        """Take the leases of up to ``limit`` unfinished transactions that are due and free, the most overdue first.
+        """Take the leases of up to ``limit`` unfinished transactions that are due and free.
 
-        Due: ``next_cron_time`` has come, on the store's clock.
+        Due: ``next_cron_time`` has come, on the store's clock. The most overdue come first, counted
+        from when they were both due and free.
         """
         ...
 
     async def renew(
         self, owner: str, held: Sequence[tuple[str, int]], *, lease_s: float = 10.0
     ) -> set[str]:
-        """Extend the leases of ``held``, (gid, fence) each, to ``lease_s`` from now; give the gids that were lost."""
+        """Extend leases to ``lease_s`` from now; give the gids of those that were lost.
+
+        Args:
+            owner: whose leases they are.
+            held: (gid, fence) of each.
+            lease_s: seconds.
+        """
         ...
 
     async def next_due(self) -> int | None:
-        """The soonest ``next_cron_time`` of an unfinished transaction that nobody holds, or ``None``.
+        """The soonest ``next_cron_time`` of an unfinished transaction, or ``None``.
 
-        A transaction whose lease is over counts; one that is held counts with the end of its lease.
+        A transaction whose lease is over counts; one that is held counts with the end of its lease,
+        where that is later.
         """
         ...
 
     async def purge(self, finished_before: int, limit: int) -> int:
-        """Delete up to ``limit`` terminal transactions that ended before that instant; give their number."""
+        """Delete up to ``limit`` transactions that ended before that instant; give their number.
+
+        Ended: a terminal one's finish or rollback time. What is unfinished is never deleted.
+        """
         ...
 
     async def now_ms(self) -> int:
