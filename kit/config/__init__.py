@@ -14,11 +14,25 @@ Source: go-kratos/kratos config/config.go, config/source.go.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from kit.config.errors import ConfigError, Problem
 from kit.config.source import MAX_ITEM_BYTES, KeyValue, Source
 
-_HOMES: dict[str, str] = {}
+if TYPE_CHECKING:
+    from kit.config.env import EnvSource
+    from kit.config.file import FileSource
+    from kit.config.loader import Config, Observer, Value
+    from kit.config.types import Duration
+
+_HOMES = {
+    "Config": "kit.config.loader",
+    "Duration": "kit.config.types",
+    "EnvSource": "kit.config.env",
+    "FileSource": "kit.config.file",
+    "Observer": "kit.config.loader",
+    "Value": "kit.config.loader",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -30,8 +44,14 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "MAX_ITEM_BYTES",
+    "Config",
     "ConfigError",
+    "Duration",
+    "EnvSource",
+    "FileSource",
     "KeyValue",
+    "Observer",
     "Problem",
     "Source",
+    "Value",
 ]
