@@ -90,8 +90,8 @@ class Writer:
         self._thread.start()
         try:
             await asyncio.shield(self._opened)
-        except BaseException:
-            self._requests.put(None)  # the caller was cancelled: the thread may just have opened it
+        except asyncio.CancelledError:
+            await self.close()  # the thread may have opened it by now
             raise
 
     def submit(

@@ -1,0 +1,437 @@
+"""What the SQLite store promises beyond the contract of every store."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+from structlog.testing import capture_logs
+
+from kit.dtm.core.model import Options
+from kit.dtm.store import GidExists, Held, StoreCorrupt, StoreUnavailable, schema, statements
+from kit.dtm.store import batch as batching
+from kit.dtm.store import sqlite as sqlite_store
+from kit.dtm.store.connection import connect, connect_apsw, connect_stdlib
+from kit.dtm.store.sqlite import SqliteStore
+from kit.dtm.wire import Status
+from kit.testing import ManualClock
+from kit.testing.store import change, stored, transaction
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a database can be."""
+    return tmp_path / "coordinator.db"
+
+
+def raw(path: Path, query: str, *bindings: object) -> list[tuple[object, ...]]:
+    """What another program finds in, or does to, a database that nobody has open."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        return connection.execute(query, bindings).fetchall()
+    finally:
+        connection.close()
+
+
+# opening and closing
+
+
+@pytest.mark.parametrize("again", [connect_apsw, connect_stdlib])
+@pytest.mark.parametrize("first", [connect_apsw, connect_stdlib])
+async def test_what_was_stored_is_there_after_a_restart(
+    path: Path, first: Callable, again: Callable
+) -> None:
+    """Whichever driver wrote it and whichever reads it."""
+    tx = transaction("g", options=Options(wait_result=True), custom_data="é")
+    async with SqliteStore(path, connect=first) as store:
+        await store.create(tx)
+        await store.save(change(Held(tx, 1), "a", take=True, release=True))
+    async with SqliteStore(path, connect=again) as store:
+        assert await store.load("g") == Held(tx, 2)
+
+
+async def test_closing_leaves_one_file_and_no_thread(path: Path) -> None:
+    """The log is brought into the database, so a copy of that file is a backup."""
+    async with SqliteStore(path) as store:
+        await store.create(transaction("g"))
+        assert path.with_name("coordinator.db-wal").stat().st_size > 0
+    assert sorted(os.listdir(path.parent)) == ["coordinator.db", "coordinator.db.lock"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("store")]
+
+
+async def test_a_store_can_be_closed_twice_and_opened_again(path: Path) -> None:
+    """What is closed says so."""
+    store = SqliteStore(path)
+    with pytest.raises(StoreUnavailable, match="is not open"):
+        await store.load("g")
+    for gid in ("g1", "g2"):
+        async with store:
+            await store.create(transaction(gid))
+        with pytest.raises(StoreUnavailable, match="is closed"):
+            await store.load(gid)
+        await store.__aexit__(None, None, None)
+    async with store:
+        assert await store.load("g1") is not None
+
+
+async def test_the_files_are_readable_by_their_owner_alone(path: Path) -> None:
+    """Transactions carry payloads."""
+    async with SqliteStore(path) as store:
+        await store.create(transaction("g"))
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert len(modes) == 4
+    assert set(modes.values()) == {0o600}, modes
+
+
+async def test_a_second_store_on_one_file_is_refused(path: Path) -> None:
+    """The message says who has it; once that one is gone the file can be opened."""
+    async with SqliteStore(path):
+        with pytest.raises(StoreUnavailable) as caught:
+            await SqliteStore(path).__aenter__()
+        assert caught.value.message.startswith(
+            f"{path} is in use by another process (pid {os.getpid()}); "
+        )
+    async with SqliteStore(path):
+        pass
+
+
+async def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    """It is not made: a typing error should not become a new database."""
+    with pytest.raises(StoreUnavailable, match=r"there is no folder .*/absent; create it"):
+        await SqliteStore(tmp_path / "absent" / "c.db").__aenter__()
+
+
+async def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A folder is no file."""
+    with pytest.raises(StoreUnavailable, match=f"{tmp_path}: .*Is a directory.*write"):
+        await SqliteStore(tmp_path).__aenter__()
+
+
+async def test_a_file_that_is_no_database_is_left_alone(path: Path) -> None:
+    """Whatever it is, it belongs to somebody."""
+    precious = b"precious " * 1_000
+    path.write_bytes(precious)  # noqa: ASYNC240
+    with pytest.raises(StoreCorrupt, match="not a database"):
+        await SqliteStore(path).__aenter__()
+    assert path.read_bytes() == precious  # noqa: ASYNC240
+
+
+async def test_a_database_of_another_program_is_refused(path: Path) -> None:
+    """No table is added to it."""
+    raw(path, "CREATE TABLE accounts (id)")
+    with pytest.raises(StoreCorrupt, match="belongs to another program"):
+        await SqliteStore(path).__aenter__()
+    assert raw(path, "SELECT name FROM sqlite_schema") == [("accounts",)]
+
+
+async def test_opening_that_is_cancelled_holds_nothing(path: Path) -> None:
+    """The next one can open the file at once."""
+    opening = asyncio.create_task(SqliteStore(path).__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    async with SqliteStore(path):
+        pass
+
+
+@pytest.mark.parametrize("level", ["full", "normal", "off"])
+async def test_durability_is_what_sqlite_says(path: Path, level: str) -> None:
+    """A server can warn of a weak one or refuse it."""
+    async with SqliteStore(path, synchronous=level) as store:
+        assert store.durability == level
+
+
+async def test_a_commit_survives_power_loss_unless_asked_otherwise(path: Path) -> None:
+    """WAL and synchronous=FULL is the default."""
+    async with SqliteStore(path) as store:
+        assert store.durability == "full"
+    assert raw(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_leases_of_a_dead_process_are_freed_and_due_at_once(path: Path) -> None:
+    """Whoever opens the file is its only user, so no owner can be alive."""
+    clock = ManualClock()
+    now = clock.now_ms()
+    later = now + 60_000
+    async with SqliteStore(path, clock) as store:
+        await store.create(transaction("held", next_cron_time=later), owner="dead", lease_s=600)
+        await store.create(transaction("never", next_cron_time=None), owner="dead", lease_s=600)
+        await store.create(transaction("free", next_cron_time=later))
+        await store.create(transaction("ended", status=Status.SUCCEED), owner="dead")
+        ended = await store.load("ended")
+    clock.advance(1)
+    async with SqliteStore(path, clock) as store:
+        due = now + 1_000
+        assert await store.load("held") == Held(transaction("held", next_cron_time=due), 1)
+        assert await store.load("never") == Held(transaction("never", next_cron_time=due), 1)
+        assert await store.load("free") == Held(transaction("free", next_cron_time=later), 1)
+        assert await store.load("ended") == ended
+        assert {held.tx.gid for held in await store.claim("a", 10)} == {"held", "never"}
+
+
+def test_without_apsw_the_standard_library_serves(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apsw is an extra."""
+    preferred = connect(str(path))
+    preferred.close()
+    assert isinstance(preferred, apsw.Connection)
+    monkeypatch.setitem(sys.modules, "apsw", None)
+    fallback = connect(str(path))
+    fallback.close()
+    assert isinstance(fallback, sqlite3.Connection)
+
+
+# the schema
+
+
+async def test_a_newer_schema_is_refused_naming_both_versions(path: Path) -> None:
+    """An old program must not write into what a new one made."""
+    async with SqliteStore(path):
+        pass
+    raw(path, "PRAGMA user_version = 7")
+    with pytest.raises(StoreCorrupt, match="has schema version 7, this program knows 1"):
+        await SqliteStore(path).__aenter__()
+    assert raw(path, "PRAGMA user_version") == [(7,)]
+
+
+async def test_an_older_schema_is_brought_forward_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored under it stays."""
+    async with SqliteStore(path) as store:
+        await store.create(transaction("g"))
+    second = ("CREATE TABLE kv (k)", "INSERT INTO kv VALUES ('once')")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
+    for _ in range(2):
+        async with SqliteStore(path) as store:
+            assert await store.load("g") == Held(transaction("g"), 1)
+    assert raw(path, "SELECT * FROM kv") == [("once",)]
+    assert raw(path, "PRAGMA user_version") == [(2,)]
+
+
+async def test_a_migration_that_fails_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old program can still open the file."""
+    async with SqliteStore(path):
+        pass
+    released = schema.MIGRATIONS
+    broken = ("CREATE TABLE kv (k)", "CREATE TABLE kv (k)")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*released, broken))
+    with pytest.raises(StoreUnavailable, match="already exists"):
+        await SqliteStore(path).__aenter__()
+    assert raw(path, "SELECT name FROM sqlite_schema WHERE name = 'kv'") == []
+    monkeypatch.setattr(schema, "MIGRATIONS", released)
+    async with SqliteStore(path):
+        pass
+
+
+async def test_the_tables_read_like_those_of_dtm(path: Path) -> None:
+    """Names, words and the options text are what dtm's own tools look for."""
+    async with SqliteStore(path) as store:
+        options = Options(True, 1, 2, 3, {"b": "é", "a": "<"}, True, 4)
+        await store.create(transaction("g", options=options))
+        await store.create(transaction("plain"))
+    assert raw(path, "SELECT gid, trans_type, status, protocol FROM trans_global")[0] == (
+        "g", "msg", "submitted", "grpc",
+    )  # fmt: skip
+    text = (
+        '{"wait_result":true,"timeout_to_fail":1,"request_timeout":2,"retry_interval":3,'
+        '"branch_headers":{"b":"é","a":"<"},"concurrent":true,"retry_limit":4}'
+    )
+    assert raw(path, "SELECT options FROM trans_global ORDER BY id") == [
+        (text,),
+        ('{"concurrent":false}',),
+    ]
+    branches = "SELECT branch_id, op, url, bin_data, status FROM trans_branch_op WHERE gid = 'g'"
+    assert raw(path, branches)[1] == ("02", "action", "trans/TransIn", b"\x08\x1f", "prepared")
+
+
+@pytest.mark.parametrize("driver", [connect_apsw, connect_stdlib])
+async def test_every_statement_finds_its_rows_by_an_index(path: Path, driver: Callable) -> None:
+    """A poll costs the same beside a million finished transactions."""
+    async with SqliteStore(path):
+        pass
+    connection = driver(str(path))
+    plans = {}
+    for name, text in vars(statements).items():
+        verb = text.split(maxsplit=1)[0] if isinstance(text, str) and text else ""
+        if name.isupper() and verb in {"SELECT", "INSERT", "UPDATE", "DELETE"}:
+            explained = connection.execute(f"EXPLAIN QUERY PLAN {text}", (None,) * text.count("?"))
+            plans[name] = [str(row[-1]) for row in explained.fetchall()]
+    connection.close()
+    scans = {
+        (name, step)
+        for name, steps in plans.items()
+        for step in steps
+        if step.startswith("SCAN") and not step.startswith("SCAN json_each")  # a parameter's ids
+    }
+    # Once, at the start, and over the index of unfinished rows alone: the owner stands in it.
+    assert scans == {("FREE", "SCAN trans_global USING INDEX trans_global_due")}, plans
+    for name, index in {
+        "SELECT_DUE": "trans_global_due (due_at<?)",
+        "SELECT_NEXT_DUE": "trans_global_due",
+        "SELECT_ENDED": "trans_global_ended (ended_at<?)",
+        "SELECT_GLOBAL": "(gid=?)",
+        "UPDATE_GLOBAL": "(gid=?)",
+        "RENEW": "(gid=?)",
+        "SELECT_BRANCHES": "(gid=?)",
+        "SELECT_BRANCHES_OF": "(gid=?)",
+        "DELETE_BRANCHES": "(gid=?)",
+    }.items():
+        assert any(index in step for step in plans[name]), (name, plans[name])
+    assert not any("TEMP B-TREE" in step for step in plans["SELECT_DUE"]), plans["SELECT_DUE"]
+
+
+# groups
+
+
+class Counting(apsw.Connection):
+    """A connection that counts its commits."""
+
+    commits = 0
+
+    def execute(self, statement: str, *args: object) -> apsw.Cursor:
+        """Count and pass on."""
+        self.commits += statement == "COMMIT"
+        return super().execute(statement, *args)
+
+
+async def test_what_arrives_together_shares_a_commit(path: Path) -> None:
+    """The first may go alone; the others have gathered by then."""
+    connections: list[Counting] = []
+
+    def counting(name: str) -> Counting:
+        connections.append(Counting(name))
+        return connections[0]
+
+    async with SqliteStore(path, connect=counting) as store:
+        before = connections[0].commits
+        await asyncio.gather(*(store.create(transaction(f"g{n}")) for n in range(400)))
+        assert 1 <= connections[0].commits - before <= 20
+
+
+async def test_a_group_has_a_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for an endless commit."""
+    connections: list[Counting] = []
+
+    def counting(name: str) -> Counting:
+        connections.append(Counting(name))
+        return connections[0]
+
+    monkeypatch.setattr(batching, "MAX_BATCH", 10)
+    async with SqliteStore(path, connect=counting) as store:
+        before = connections[0].commits
+        await asyncio.gather(*(store.create(transaction(f"g{n}")) for n in range(100)))
+        assert connections[0].commits - before >= 10
+
+
+async def test_a_read_sees_the_writes_asked_for_before_it(path: Path) -> None:
+    """Without waiting for their answers."""
+    async with SqliteStore(path) as store:
+        creating = asyncio.gather(*(store.create(transaction(f"g{n}")) for n in range(50)))
+        loading = asyncio.gather(*(store.load(f"g{n}") for n in range(50)))
+        assert await loading == [Held(transaction(f"g{n}"), 1) for n in range(50)]
+        await creating
+
+
+async def test_more_than_the_queue_holds_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once and by name; what was accepted is written, and there is room again after."""
+    monkeypatch.setattr(batching, "MAX_WAITING", 10)
+    async with SqliteStore(path) as store:
+        outcomes = await asyncio.gather(
+            *(store.create(transaction(f"g{n}")) for n in range(15)), return_exceptions=True
+        )
+        assert outcomes[:10] == [1] * 10
+        assert [type(outcome) for outcome in outcomes[10:]] == [StoreUnavailable] * 5
+        assert "10 requests wait" in outcomes[10].message
+        assert await store.load("g10") is None
+        assert await store.create(transaction("g10")) == 1
+
+
+async def test_an_unexpected_error_reaches_its_caller_alone(path: Path) -> None:
+    """A lone surrogate is no text that a database can keep."""
+    async with SqliteStore(path) as store:
+        outcomes = await asyncio.gather(
+            store.create(transaction("g1")),
+            store.create(transaction("\ud800")),
+            store.create(transaction("g1")),
+            store.create(transaction("g2")),
+            return_exceptions=True,
+        )
+        assert [type(outcome) for outcome in outcomes] == [int, UnicodeEncodeError, GidExists, int]
+
+
+async def test_a_database_held_by_another_program_is_unavailable(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says so; nothing is written until it lets go, and everything works after."""
+    monkeypatch.setattr(sqlite_store, "BUSY_TIMEOUT_MS", 1)
+    async with SqliteStore(path) as store:
+        # Of the same library: POSIX locks do not tell two copies of SQLite in one process apart.
+        other = apsw.Connection(str(path))
+        other.execute("BEGIN IMMEDIATE")
+        outcomes = await asyncio.gather(
+            *(store.create(transaction(f"g{n}")) for n in range(5)), return_exceptions=True
+        )
+        other.execute("ROLLBACK")
+        other.close()
+        assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 5
+        assert "another program holds a lock" in outcomes[0].message
+        assert await store.load("g0") is None
+        assert await store.create(transaction("g0")) == 1
+
+
+# what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE trans_global SET trans_type = 'xyz' WHERE gid = 'bad'", "xyz"),
+        ("UPDATE trans_global SET protocol = X'00' WHERE gid = 'bad'", "text should"),
+        ("UPDATE trans_global SET create_time = 'now' WHERE gid = 'bad'", "'now'"),
+        ("UPDATE trans_global SET options = '{' WHERE gid = 'bad'", "Expecting"),
+        ("UPDATE trans_global SET options = '[]' WHERE gid = 'bad'", "not a JSON object"),
+        ("UPDATE trans_global SET options = '{\"retry_limit\":\"3\"}' WHERE gid = 'bad'", "'3'"),
+        ("UPDATE trans_branch_op SET status = 'xyz' WHERE gid = 'bad'", "xyz"),
+        ("UPDATE trans_branch_op SET bin_data = 'text' WHERE gid = 'bad'", "blob should"),
+    ],
+)
+async def test_a_row_that_no_coordinator_wrote_is_named(
+    path: Path, damage: str, named: str
+) -> None:
+    """Loading it fails; claims go on with the others and meet it again when its lease is over."""
+    clock = ManualClock()
+    async with SqliteStore(path, clock) as store:
+        for order, gid in enumerate(("good1", "bad", "good2")):
+            await store.create(transaction(gid, next_cron_time=order))
+    raw(path, damage)
+    async with SqliteStore(path, clock) as store:
+        with pytest.raises(StoreCorrupt, match=f"gid 'bad': .*{named}"):
+            await store.load("bad")
+        with capture_logs() as logs:
+            claimed = await store.claim("a", 10, lease_s=10)
+        assert [held.tx.gid for held in claimed] == ["good1", "good2"]
+        assert [(entry["log_level"], entry["gid"]) for entry in logs] == [("error", "bad")]
+        assert await store.next_due() == clock.now_ms() + 10_000
+        assert (await stored(store, "good2")).owner == "a"
+
+
+async def test_options_of_a_later_version_are_ignored(path: Path) -> None:
+    """dtm itself writes keys that only its own rounds read."""
+    async with SqliteStore(path) as store:
+        await store.create(transaction("g", options=Options(retry_limit=3)))
+    raw(path, """UPDATE trans_global SET options = '{"retry_count":9,"retry_limit":3}'""")
+    async with SqliteStore(path) as store:
+        assert (await stored(store, "g")).tx.options == Options(retry_limit=3)
