@@ -34,6 +34,7 @@ Signatures (defaults are kratos')::
 Source: go-kratos/kratos transport/grpc.
 """
 
+import kit.transport.grpc._quiet  # noqa: F401  (before grpcio)
 from kit.transport.grpc.client import GrpcClient
 from kit.transport.grpc.engine import (
     ClientTls,

@@ -277,7 +277,7 @@ class ClientStream(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Give the call up."""
+        """Give the call up; who reads it gets ``CancelledError``."""
         ...
 
 

@@ -11,6 +11,7 @@ What had to be turned off or on, each found by trying:
   twice the limit, so that most of them can be answered in the words of grpc-go.
 - A server that never started keeps its port bound after ``stop``.
 - ``http_proxy`` of the environment would be used for calls between services.
+- The core prints to stderr whenever a connection ends hard: see ``_quiet.py``.
 """
 
 import errno

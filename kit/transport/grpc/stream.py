@@ -76,6 +76,9 @@ class StreamCall:
             data = await stream.read()
         except RpcFailed as failure:
             raise self._failed(failure) from failure
+        except asyncio.CancelledError:
+            self._raise_for_source()
+            raise
         if data is None:
             self.info.take_answer(await stream.headers(), await stream.trailers())
             self._end(None)
@@ -148,6 +151,14 @@ class StreamCall:
         except Exception:
             self.cancel()  # half a stream must not look like a whole one
             raise
+
+    def _raise_for_source(self) -> None:
+        """Say why the call was given up, when it was its iterator of requests that failed."""
+        task = asyncio.current_task()
+        given_up = self._feeding is not None and self._feeding.done() and self._ended
+        if given_up and (task is None or not task.cancelling()):
+            assert self._feeding is not None
+            self._feeding.result()
 
     async def _send_raw(self, message: Any) -> None:
         stream = await self._open()
