@@ -3,7 +3,8 @@
 ``EnvSource("TRANS_")`` takes ``TRANS_SERVER_GRPC_ADDR`` as ``SERVER_GRPC_ADDR``, which overrides
 ``server.grpc.addr`` of the sources before it, or sets it when only the model knows that key (see
 :mod:`kit.config.names`). A name with dots, ``TRANS_server.grpc.addr``, is a path as it stands. The
-text becomes what the model wants: ``true``, ``8``, ``1s``, and for lists ``a,b`` or JSON.
+text becomes what the model wants: ``true``, ``8``, ``1s``, for lists ``a,b`` or JSON, for mappings
+JSON.
 
 Variables that mean no key are no error, an environment has many: they are values for
 ``${SERVER_NAME:...}`` only.

@@ -16,7 +16,6 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from watchfiles import awatch
-from watchfiles.main import FileChange
 
 from kit.config.errors import ConfigError
 from kit.config.source import MAX_ITEM_BYTES, KeyValue
@@ -57,7 +56,6 @@ class FileSource:
         changed = asyncio.Event()
         state = await asyncio.to_thread(self._state)
         looker = asyncio.create_task(self._look(changed, state))  # awaited below
-        await asyncio.sleep(0)  # its first step sets up the operating system's watch
         try:
             yield each(changed)
         finally:
@@ -135,9 +133,12 @@ class FileSource:
         return now
 
 
-def _events(folders: Iterable[str]) -> AsyncGenerator[set[FileChange], None]:
-    """Events of ``folders``, and nothing at all every :data:`LOOK_INTERVAL`."""
-    return awatch(
+async def _events(folders: Iterable[str]) -> AsyncGenerator[None, None]:
+    """One element when ``folders`` are being watched, at events, every :data:`LOOK_INTERVAL`.
+
+    Who looks at the first element misses nothing that happened while the watch was set up.
+    """
+    watch = awatch(
         *folders,
         watch_filter=None,
         debounce=_DEBOUNCE_MS,
@@ -147,6 +148,18 @@ def _events(folders: Iterable[str]) -> AsyncGenerator[set[FileChange], None]:
         recursive=False,
         ignore_permission_denied=True,
     )
+    async with aclosing(watch):
+        first = asyncio.ensure_future(anext(watch))
+        try:
+            await asyncio.sleep(0)  # its first step sets up the watch
+            yield
+            await first
+            yield
+            async for _ in watch:
+                yield
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
 
 
 def _wanted(entry: Path) -> bool:

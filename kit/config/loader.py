@@ -239,7 +239,8 @@ async def _forward(changes: AsyncIterator[None], changed: asyncio.Event) -> None
 def _placed(tree: Node, item: KeyValue) -> Node:
     """``tree`` with an environment variable at the key it means, or under its name at the top."""
     text = item.value.decode("utf-8", "surrogateescape")
-    path = find_key(item.key, tree, lambda node: node.children)
+    is_mapping = text.lstrip().startswith("{")  # a whole mapping is replaced by JSON only
+    path = find_key(item.key, tree, lambda node: node.children, mappings=is_mapping)
     if path is not None:
         return tree.with_value(path, Node(text, Origin(item.origin, untyped=True)))
     if tree.find((item.key,)) is not None:  # a whole mapping of that name

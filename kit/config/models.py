@@ -1,8 +1,9 @@
-"""What a pydantic model knows about its keys, for suggestions and for environment variables."""
+"""What a model knows about its keys, for suggestions and for environment variables."""
 
 import types
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Union, get_args, get_origin
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import AliasChoices, BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
@@ -10,15 +11,8 @@ from pydantic.fields import FieldInfo
 
 def keys(kind: Any) -> dict[str, Any] | None:
     """The keys a mapping of ``kind`` may have, with their types; ``None`` when it is no model."""
-    models = [option for option in _options(kind) if _is_model(option)]
-    if not models:
-        return None
-    return {
-        key: field.annotation
-        for model in models
-        for name, field in model.model_fields.items()
-        for key in _spellings(name, field, model)
-    }
+    known = [keys_of for option in _options(kind) if (keys_of := _keys_of(option)) is not None]
+    return {key: below for keys_of in known for key, below in keys_of.items()} if known else None
 
 
 def below(kind: Any, key: str | int) -> Any:
@@ -55,6 +49,20 @@ def _options(kind: Any) -> list[Any]:
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _keys_of(kind: Any) -> dict[str, Any] | None:
+    """The keys of one model or dataclass."""
+    if _is_model(kind):
+        return {
+            key: field.annotation
+            for name, field in kind.model_fields.items()
+            for key in _spellings(name, field, kind)
+        }
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return {field.name: hints[field.name] for field in fields(kind) if field.init}
+    return None
 
 
 def _spellings(name: str, field: FieldInfo, model: type[BaseModel]) -> list[str]:

@@ -3,7 +3,7 @@
 ``SERVER_GRPC_ADDR`` is ``server.grpc.addr`` when there is such a key: words are joined with ``_``,
 camel case is split into words (dtm's ``MicroService.EndPoint`` is ``MICRO_SERVICE_END_POINT``). The
 keys that exist decide, so ``DATA_REDIS_READ_TIMEOUT`` is ``data.redis.read_timeout`` and nothing
-has to be doubled or quoted. Only keys of values are meant, never those of whole mappings.
+has to be doubled or quoted. Keys of values are meant, not those of whole mappings.
 
 Source: dtm-labs/dtm dtmsvr/config/config_utils.go, toUnderscoreUpper.
 """
@@ -31,21 +31,28 @@ def variable_name(path: Path) -> str:
     return "_".join(_SEPARATORS.sub("_", _BOUNDARY.sub("_", key).upper()) for key in path)
 
 
-def find_key(name: str, node: T, children: Callable[[T], Mapping[str, T] | None]) -> Path | None:
+def find_key(
+    name: str,
+    node: T,
+    children: Callable[[T], Mapping[str, T] | None],
+    *,
+    mappings: bool = False,
+) -> Path | None:
     """The path below ``node`` that the variable ``name`` means; ``None`` when there is none.
 
     Args:
         name: without prefix, such as ``SERVER_GRPC_ADDR``.
         node: a tree or a description of one.
         children: what is directly below a node; ``None`` for a value.
+        mappings: whether a whole mapping may be meant, too.
     """
     entries = children(node) or {}
     for key in sorted(entries, key=len, reverse=True):  # read_timeout before read
         below, word = entries[key], variable_name((key,))
-        if name == word and children(below) is None:
+        if name == word and (mappings or children(below) is None):
             return (key,)
         if word and name.startswith(f"{word}_"):
-            rest = find_key(name[len(word) + 1 :], below, children)
+            rest = find_key(name[len(word) + 1 :], below, children, mappings=mappings)
             if rest is not None:
                 return (key, *rest)
     return None

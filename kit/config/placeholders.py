@@ -70,7 +70,8 @@ class _Resolver:
 
     def _value(self, inside: str, node: Node, path: Path) -> str:
         """What replaces ``${inside}`` in the string at ``path``."""
-        name, _, default = inside.strip().partition(":")
+        name, _, default = inside.partition(":")
+        name = name.strip()
         found = self._root.find(split(name)) if name else None
         if found is None:
             return self._environ.get(name, default)
@@ -81,4 +82,5 @@ class _Resolver:
         return self._text(found, split(name))
 
     def _problem(self, node: Node, path: Path, message: str) -> None:
-        self.problems.append(Problem(str(node.origin), join(path), message))
+        if not node.origin.unplaced:  # other programs' variables may look like anything
+            self.problems.append(Problem(str(node.origin), join(path), message))

@@ -12,6 +12,7 @@ from kit.config import models
 from kit.config.errors import ConfigError, Problem
 from kit.config.names import find_key, variable_name
 from kit.config.tree import Node, Path, Plain, join
+from kit.config.types import WRITTEN
 from kit.log import MASK, escape, is_secret, mask_urls, masked
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ MAX_SHOWN_CHARS = 80
 
 _WANTS_MAPPING = {"model_type", "model_attributes_type", "dict_type", "dataclass_type"}
 _WANTS_LIST = {"list_type", "tuple_type", "set_type", "frozen_set_type", "iterable_type"}
+_UNKNOWN_KEY = {"extra_forbidden", "unexpected_keyword_argument"}
 _PREFIXES = ("Value error, ", "Assertion failed, ")
 
 
@@ -53,8 +55,8 @@ def _validate(node: Node, kind: type[T]) -> T:
         data = {key: below.plain() for key, below in entries.items() if not below.origin.unplaced}
     adapter = TypeAdapter(kind)
     if models.decides_on_unknown_keys(kind):
-        return adapter.validate_python(data)
-    return adapter.validate_python(data, extra="forbid")
+        return adapter.validate_python(data, context=WRITTEN)
+    return adapter.validate_python(data, context=WRITTEN, extra="forbid")
 
 
 def _placed(root: Node, node: Node, path: Path, kind: Any) -> Node:
@@ -146,20 +148,22 @@ def _problem(
     detail: ErrorDetails, at: Node, reached: tuple[str | int, ...], path: Path, kind: Any
 ) -> Problem:
     secret = any(is_secret(str(key)) for key in (*path, *reached))
-    for key in reached[:-1] if detail["type"] == "extra_forbidden" else reached:
+    for key in reached[:-1] if detail["type"] in _UNKNOWN_KEY else reached:
         kind = models.below(kind, key)
     secret = secret or models.hides(kind)
     shown: str | None = MASK if secret else show(at.plain())
     message = _message(detail)
     match detail["type"]:
-        case "missing":
+        case "missing" | "missing_argument":
             reached, shown = (*reached, detail["loc"][-1]), None
             message = "required, but not set"
-        case "extra_forbidden":  # its value may be a secret whose name was misspelt
+        case problem if (
+            problem in _UNKNOWN_KEY
+        ):  # its value may be a secret whose name was misspelt
             message, shown = _unknown_key(str(reached[-1]), kind), None
-        case kind_of_error if kind_of_error in _WANTS_MAPPING:
+        case problem if problem in _WANTS_MAPPING:
             message = "must be a mapping"
-        case kind_of_error if kind_of_error in _WANTS_LIST:
+        case problem if problem in _WANTS_LIST:
             message = "must be a list"
         case _ if models.keys(kind) is not None:  # a rule about many values, some may be secret
             shown = None

@@ -11,7 +11,7 @@ Plain: TypeAlias = Scalar | dict[str, "Plain"] | list["Plain"]
 MAX_DEPTH = 64
 """Of mappings and lists inside each other."""
 
-MAX_VALUES = 100_000
+MAX_VALUES = 20_000
 """In one item, counted after aliases are replaced by what they stand for."""
 
 

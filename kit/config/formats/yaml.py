@@ -25,9 +25,8 @@ def parse_yaml(text: str, label: str) -> Node:
     Raises:
         ConfigError: ``label:line:column: what is wrong``.
     """
-    loader = _Loader(text)
     try:
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         raise ConfigError([_syntax_problem(error, label)]) from error
     except ReaderError as error:
