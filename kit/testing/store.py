@@ -10,7 +10,6 @@ of its own, run :func:`check_store` once for each of :data:`STORE_CHECKS`; to se
 failed assertion, call ``pytest.register_assert_rewrite("kit.testing.store")`` in a conftest.
 """
 
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -88,7 +87,7 @@ def change(held: Held, owner: str, *branches: Branch, **changes: object) -> Chan
 def finished(tx: Transaction, status: Status, at: int) -> Transaction:
     """``tx`` as its last write leaves it."""
     times = {"finish_time": at} if status is Status.SUCCEED else {"rollback_time": at}
-    return replace(tx, status=status, next_cron_time=None, update_time=at, **times)  # type: ignore[arg-type]
+    return replace(tx, status=status, next_cron_time=None, **times)  # type: ignore[arg-type]
 
 
 async def stored(store: Store, gid: str) -> Held:

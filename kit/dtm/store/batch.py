@@ -78,6 +78,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._unanswered: set[asyncio.Future[Any]] = set()
+        self._abandoned: Connection | None = None
         self._refusal = ""  # why nothing more is accepted
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -122,6 +123,7 @@ class Writer:
             self._refusal = f"{self._path} is closed"
             self._requests.put(None)
         await asyncio.shield(self._ended)
+        self._thread.join()  # that was the last thing it did
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
         for future, value, error in outcomes:
@@ -155,7 +157,7 @@ class Writer:
                 self._serve(connection)
                 self._close(connection)
             except Exception as exc:  # noqa: BLE001 - whatever it was, nobody writes any more
-                # The connection stays open: closing it would write once more.
+                self._abandoned = connection  # never closed: closing it would write once more
                 message = (
                     f"{self._path}: {exc}; what the disk holds is unknown, start the process again"
                 )
