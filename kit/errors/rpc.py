@@ -9,6 +9,7 @@ Source: go-kratos/kratos errors/errors.go, GRPCStatus and FromError.
 from collections.abc import Iterable
 
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from kit.errors import Error
@@ -45,6 +46,6 @@ def from_parts(
         if key == STATUS_DETAILS_KEY and isinstance(value, bytes):
             try:
                 return from_status(status_pb2.Status.FromString(value))
-            except ValueError:  # a peer's broken details do not hide its status
+            except DecodeError:  # a peer's broken details do not hide its status
                 break
     return Error(http_code(code), "", message)
