@@ -11,13 +11,14 @@ subset/subset.go.
 """
 
 import asyncio
-import bisect
 import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from kit import log
+from kit.clock import Clock, SystemClock
 from kit.registry import Discovery, ServiceInstance
 from kit.selector import DEFAULT_WEIGHT, Node
 
@@ -25,7 +26,8 @@ _log = log.get_logger()
 
 SUBSET = 25
 POINTS_PER_INSTANCE = 160
-_WATCH_AGAIN_S = 1.0
+WATCH_AGAIN_S = 1.0
+_CIRCLE = 2**32
 
 
 def nodes_of(instances: Iterable[ServiceInstance], scheme: str) -> list[Node]:
@@ -61,18 +63,13 @@ def subset(nodes: Sequence[Node], size: int, key: str) -> list[Node]:
     """
     if size <= 0 or len(nodes) <= size:
         return list(nodes)
-    circle = sorted(
-        (_fnv1a(f"{point}{node.instance.name}-{node.instance.id}"), index)
-        for index, node in enumerate(nodes)
-        for point in range(POINTS_PER_INSTANCE)
-    )
-    start = bisect.bisect_right(circle, (_fnv1a(key), len(nodes)))
-    chosen: dict[int, Node] = {}
-    for _, index in (*circle[start:], *circle[:start]):
-        chosen.setdefault(index, nodes[index])
-        if len(chosen) == size:
-            break
-    return list(chosen.values())
+    start = _fnv1a(key) + 1  # the walk begins behind the key
+
+    def distance(node: Node) -> int:
+        points = _points(f"{node.instance.name}-{node.instance.id}")
+        return min((point - start) % _CIRCLE for point in points)
+
+    return sorted(nodes, key=distance)[:size]
 
 
 class Resolver:
@@ -85,6 +82,7 @@ class Resolver:
         size: how many instances to keep; 0 for all.
         push: takes each new set of nodes, never an empty one.
         key: what sets this client apart; random by default.
+        clock: how the pause after a failed watch passes.
     """
 
     def __init__(
@@ -96,6 +94,7 @@ class Resolver:
         size: int,
         push: Callable[[tuple[Node, ...]], None],
         key: str = "",
+        clock: Clock | None = None,
     ) -> None:
         self._service = service
         self._discovery = discovery
@@ -103,6 +102,7 @@ class Resolver:
         self._size = size
         self._push = push
         self._key = key or str(uuid.uuid4())
+        self._clock = clock or SystemClock()
         self.answered = asyncio.Event()
         """Set once the registry has said anything, even that there are no instances."""
 
@@ -123,7 +123,7 @@ class Resolver:
             except Exception as exc:  # noqa: BLE001  (whatever a registry raises, calls go on)
                 reason = str(exc) or type(exc).__name__
             _log.error(f"[resolver] Failed to watch discovery endpoint: {reason}")
-            await asyncio.sleep(_WATCH_AGAIN_S)
+            await self._clock.sleep(WATCH_AGAIN_S)
 
     def _take(self, instances: Sequence[ServiceInstance]) -> None:
         nodes = subset(nodes_of(instances, self._scheme), self._size, self._key)
@@ -156,10 +156,16 @@ def _address(endpoints: Iterable[str], scheme: str) -> str | None:
     return found
 
 
+@lru_cache(maxsize=4096)
+def _points(name: str) -> tuple[int, ...]:
+    """Where an instance stands on the circle."""
+    return tuple(_fnv1a(f"{point}{name}") for point in range(POINTS_PER_INSTANCE))
+
+
 def _fnv1a(text: str) -> int:
     value = 0x811C9DC5
     for byte in text.encode():
-        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+        value = (value ^ byte) * 0x01000193 % _CIRCLE
     return value
 
 
