@@ -36,11 +36,16 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest text of ``seconds`` that :func:`parse_duration` reads back.
+    """A short text of ``seconds`` that :func:`parse_duration` reads back, to the nanosecond.
 
-    >>> format_duration(1.5), format_duration(0.2), format_duration(90)
-    ('1.5s', '200ms', '90s')
+    >>> format_duration(1.5), format_duration(0.2), format_duration(90), format_duration(1e-6)
+    ('1.5s', '200ms', '90s', '0.001ms')
     """
     if seconds and abs(seconds) < 1:
-        return f"{seconds * 1000:.6g}ms"
-    return f"{seconds:.10g}s"
+        return f"{_decimal(seconds * 1000, 6)}ms"
+    return f"{_decimal(seconds, 9)}s"
+
+
+def _decimal(value: float, places: int) -> str:
+    """``value`` without an exponent and without zeros at the end."""
+    return f"{value:.{places}f}".rstrip("0").rstrip(".")

@@ -2,7 +2,7 @@
 
 ::
 
-    Error                     code (HTTP-like), reason (for machines), message (for people), metadata
+    Error                     code, reason (for programs), message (for people), metadata
     ├── BadRequest            400
     ├── Unauthorized          401
     ├── Forbidden             403
@@ -14,15 +14,15 @@
     ├── ServiceUnavailable    503
     └── GatewayTimeout        504
 
-Two errors are equal when code and reason are equal: callers compare with the reason they know, the message is free
-to change. Translation to and from a gRPC status is in :mod:`kit.errors.rpc`, the code table in
-:mod:`kit.errors.codes`.
+Two errors are equal when code and reason are equal: callers compare with the reason they know, the
+message is free to change. Translation to and from a gRPC status is in :mod:`kit.errors.rpc`, the
+code table in :mod:`kit.errors.codes`.
 
 Source: go-kratos/kratos errors/errors.go.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from kit.errors.codes import GrpcCode
 
@@ -34,7 +34,8 @@ class Error(Exception):
     """An error with a code, a reason, a message and metadata.
 
     Args:
-        code: HTTP-like status; business codes are allowed, but those outside the table become 500 on gRPC.
+        code: HTTP-like status; business codes are allowed, but those outside the table become 500
+            on gRPC.
         reason: one word for programs, such as ``USER_NOT_FOUND``.
         message: a sentence for people.
         metadata: text to text, travels with the error.
@@ -56,15 +57,19 @@ class Error(Exception):
         self.message = message
         self.metadata: dict[str, str] = dict(metadata or {})
 
-    def with_metadata(self, metadata: Mapping[str, str]) -> "Error":
+    def with_metadata(self, metadata: Mapping[str, str]) -> Self:
         """A copy that carries ``metadata`` in place of its own."""
-        copy = Error(self.code, self.reason, self.message, metadata)
-        copy.__cause__ = self.__cause__
-        return copy
+        return self._copy(metadata, self.__cause__)
 
-    def with_cause(self, cause: BaseException) -> "Error":
+    def with_cause(self, cause: BaseException) -> Self:
         """A copy that was caused by ``cause``; the cause is local and never travels."""
-        copy = Error(self.code, self.reason, self.message, self.metadata)
+        return self._copy(self.metadata, cause)
+
+    def _copy(self, metadata: Mapping[str, str], cause: BaseException | None) -> Self:
+        """The same class, because that decides about the gRPC code, past its own constructor."""
+        copy = type(self).__new__(type(self), *self.args)
+        vars(copy).update(vars(self))
+        copy.metadata = dict(metadata)
         copy.__cause__ = cause
         return copy
 
@@ -93,7 +98,7 @@ class _CodedError(Error):
 
     @classmethod
     def matches(cls, error: BaseException | None) -> bool:
-        """Whether ``error``, read as a kit error, has this class's code (kratos' ``IsNotFound`` and so on)."""
+        """Whether ``error``, read as a kit error, has this class's code: kratos' ``IsNotFound``."""
         return code(error) == cls.CODE
 
     def __init_subclass__(cls, code: int = 0, **kwargs: object) -> None:
@@ -143,12 +148,14 @@ class GatewayTimeout(_CodedError, code=504):
 
 
 def from_error(error: BaseException) -> Error:
-    """``error`` as an :class:`Error`: the first one in its chain of causes, else code 500 with its text."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, Error):
-            return seen
-        seen = seen.__cause__
+    """``error`` as an :class:`Error`: the first in its chain of causes, else 500 with its text."""
+    seen: set[int] = set()  # ``raise error from error`` is legal, and a chain without end
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        if isinstance(link, Error):
+            return link
+        seen.add(id(link))
+        link = link.__cause__
     wrapped = Error(UNKNOWN_CODE, UNKNOWN_REASON, str(error) or type(error).__name__)
     wrapped.__cause__ = error
     return wrapped

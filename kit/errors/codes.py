@@ -1,7 +1,8 @@
 """HTTP-like codes and gRPC codes, each way, as tables.
 
-Source: go-kratos/kratos transport/http/status/status.go (v2 form: 412 has no gRPC code, FAILED_PRECONDITION reads
-as 400). Codes outside the table do not survive gRPC: a business code such as 10001 travels as UNKNOWN.
+Source: go-kratos/kratos transport/http/status/status.go (v2 form: 412 has no gRPC code,
+FAILED_PRECONDITION reads as 400). Codes outside the table do not survive gRPC: a business code such
+as 10001 travels as UNKNOWN.
 """
 
 from enum import IntEnum
@@ -75,7 +76,7 @@ def grpc_code(code: int) -> GrpcCode:
 
 
 def http_code(code: int) -> int:
-    """The HTTP-like code that a gRPC status ``code`` reads as; 500 for a number gRPC does not define.
+    """The HTTP-like code that a gRPC status ``code`` reads as; 500 for a number unknown to gRPC.
 
     >>> http_code(GrpcCode.ABORTED), http_code(99)
     (409, 500)

@@ -1,12 +1,14 @@
 """An :class:`~kit.errors.Error` as a gRPC status, and back.
 
-Out: the status code by table, the message, and one ``google.rpc.ErrorInfo`` with reason and metadata, present even
-when both are empty. In: code by table, reason and metadata of the first ErrorInfo.
+Out: the status code by table, the message, and one ``google.rpc.ErrorInfo`` with reason and
+metadata, present even when both are empty. In: code by table, reason and metadata of the first
+ErrorInfo.
 
 Source: go-kratos/kratos errors/errors.go, GRPCStatus and FromError.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
@@ -31,9 +33,11 @@ def from_status(status: status_pb2.Status) -> Error:
     error = Error(http_code(status.code), "", status.message)
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
-        if detail.Unpack(info):
-            error.reason = info.reason
-            error.metadata = dict(info.metadata)
+        if detail.Is(info.DESCRIPTOR):
+            with suppress(DecodeError):  # a peer's broken detail does not hide its status
+                detail.Unpack(info)
+                error.reason = info.reason
+                error.metadata = dict(info.metadata)
             break
     return error
 

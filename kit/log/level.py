@@ -37,7 +37,7 @@ class Level(IntEnum):
     def of_record(cls, number: int) -> "Level":
         """The level of a record of the standard library.
 
-        >>> Level.of_record(logging.WARNING).name, Level.of_record(25).name
+        >>> Level.of_record(30).name, Level.of_record(25).name
         ('WARN', 'INFO')
         """
         return cls(min(max(number // 10 - 2, cls.DEBUG), cls.FATAL))
