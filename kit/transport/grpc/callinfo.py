@@ -9,6 +9,7 @@ from kit.errors.codes import GrpcCode
 from kit.transport import CallInfo, Kind, call_info
 from kit.transport.grpc.engine import RawMetadata
 from kit.transport.grpc.failure import RpcError
+from kit.transport.grpc.legal import checked
 
 
 @dataclass(slots=True)
@@ -24,8 +25,12 @@ class ClientCallInfo(CallInfo):
     trailers: RawMetadata = ()
 
     def sent(self) -> RawMetadata:
-        """All metadata that goes out."""
-        return (*self.request_headers.items(), *self.binary_headers)
+        """All metadata that goes out.
+
+        Raises:
+            RpcError: INTERNAL; a key or a value cannot be sent.
+        """
+        return checked((*self.request_headers.items(), *self.binary_headers))
 
     def take_answer(self, headers: RawMetadata, trailers: RawMetadata) -> None:
         """Keep what came back beside the message."""
@@ -64,7 +69,7 @@ def new_call(
         if isinstance(value, str):
             info.request_headers.add(key, value)
         else:
-            binary.append((key, value))
+            binary.append((key.lower(), value))
     info.binary_headers = binary
     return info
 

@@ -15,6 +15,7 @@ from kit.errors.codes import GrpcCode
 from kit.transport import CallInfo
 from kit.transport.grpc.engine import RawMetadata, RpcFailed, ServerCall
 from kit.transport.grpc.failure import RpcError
+from kit.transport.grpc.legal import checked, sendable
 
 Decode = Callable[[bytes], Any]
 Encode = Callable[[Any], bytes]
@@ -72,7 +73,7 @@ class ServicerContext:
             raise ValueError("abort needs a code other than OK; return a message instead")
         trailers = tuple(trailing_metadata)
         if trailers:
-            self._trailers = trailers
+            self.set_trailing_metadata(trailers)
         raise RpcError(status, details, trailers)
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
@@ -103,14 +104,17 @@ class ServicerContext:
         """Send metadata, and the reply headers set so far, ahead of the reply.
 
         Without this call the reply headers go with the reply.
+
+        Raises:
+            RpcError: INTERNAL; a key or a value cannot be sent.
         """
+        headers = checked((*self.info.reply_headers.items(), *initial_metadata))
         self._headers_sent = True
-        headers = (*self.info.reply_headers.items(), *initial_metadata)
         await self._call.send_initial_metadata(headers)
 
     def set_trailing_metadata(self, trailing_metadata: RawMetadata) -> None:
         """Metadata to send after the reply, or with the failure."""
-        self._trailers = tuple(trailing_metadata)
+        self._trailers = checked(tuple(trailing_metadata))
 
     def trailing_metadata(self) -> RawMetadata:
         """What will be sent after the reply."""
@@ -170,7 +174,7 @@ class ServicerContext:
             more = [pair for pair in self._trailers if pair[0] not in kept]
             failure.trailers = (*failure.trailers, *more)
             if not self._headers_sent:
-                failure.headers = tuple(self.info.reply_headers.items())
+                failure.headers = sendable(tuple(self.info.reply_headers.items()))
         elif self._trailers:
             self._call.set_trailing_metadata(self._trailers)
         for callback in self._callbacks or ():

@@ -126,9 +126,9 @@ class StreamCall:
     async def _open(self) -> ClientStream:
         async with self._opening:
             if self._stream is None:
+                metadata = self.info.sent()
                 await self._pool.resolved(self.info.deadline)
                 self._lease = self._pool.lease(self.info)
-                metadata = (*self.info.request_headers.items(), *self.info.binary_headers)
                 self._stream = self._lease.connection.stream(
                     self.info.operation, metadata, self.info.deadline
                 )

@@ -158,6 +158,27 @@ async def test_reply_headers_are_initial_metadata_also_of_failures(
     assert ("x-after", "3") in tuple(await call.trailing_metadata())
 
 
+async def test_a_reply_header_that_cannot_be_sent_fails_the_call_by_its_name(
+    serve: Any, failure: Any
+) -> None:
+    async def answer(request: trans_pb2.AdjustInfo, context: Any) -> trans_pb2.Response:
+        call = current_call()
+        assert call is not None
+        call.reply_headers.set("x-city", "Zürich")
+        if request.Amount:
+            raise errors.Conflict("NO_MONEY", "no")
+        return trans_pb2.Response()
+
+    stub = trans_pb2_grpc.TransStub(await serve(answer))
+    error = await failure(stub.TransIn(trans_pb2.AdjustInfo()))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == (
+        'header key "x-city" contains value with non-printable ASCII characters'
+    )
+    error = await failure(stub.TransIn(trans_pb2.AdjustInfo(Amount=1)))
+    assert error.code() is grpc.StatusCode.ABORTED, "a failure keeps its status"
+
+
 async def test_a_handler_that_gives_no_message_is_told_so(serve: Any, failure: Any) -> None:
     """A forgotten return is a fault of the service, named in the answer."""
 

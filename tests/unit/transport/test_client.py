@@ -315,6 +315,27 @@ async def test_a_call_inside_a_servers_call_is_bound_by_it(network: Network) -> 
     assert own > now + 1.9
 
 
+@pytest.mark.parametrize(
+    ("pair", "wrong"),
+    [
+        (("x", "Zürich"), 'header key "x" contains value with non-printable ASCII characters'),
+        (("x", "a\nb"), 'header key "x" contains value with non-printable ASCII characters'),
+        (("a b", "1"), 'header key "a b" contains illegal characters not in [0-9a-z-_.]'),
+        (("x-bin", "text"), 'header key "x-bin" needs a value of bytes'),
+        (("x", b"bytes"), 'header key "x" needs a value of text; keys of bytes end in -bin'),
+    ],
+)
+async def test_metadata_that_cannot_be_sent_is_named(
+    network: Network, pair: tuple[str, str | bytes], wrong: str
+) -> None:
+    """In grpc-go's words; grpcio fails with the addresses of its operations."""
+    async with GrpcClient("h:1", engine=network) as client:
+        with pytest.raises(RpcError) as caught:
+            await client.unary("/s.S/M", b"", metadata=[pair])
+    assert (caught.value.status, caught.value.message) == (GrpcCode.INTERNAL, wrong)
+    assert network.calls == []
+
+
 async def test_a_closed_client_says_so(network: Network) -> None:
     client = GrpcClient("h:1", engine=network)
     await ask(client)

@@ -1,0 +1,44 @@
+"""Which metadata HTTP/2 can carry; found out before it is sent, where it can still be said.
+
+Source: grpc-go internal/metadata/metadata.go, Validate.
+"""
+
+import re
+
+from kit.errors.codes import GrpcCode
+from kit.transport.grpc.engine import RawMetadata
+from kit.transport.grpc.failure import RpcError
+
+_KEY = re.compile(r"[0-9a-z_.\-]+")
+_TEXT = re.compile(r"[\x20-\x7e]*")
+
+
+def complaint(key: str, value: str | bytes) -> str:
+    """What is wrong with a pair; empty when nothing is."""
+    if not _KEY.fullmatch(key):
+        return f'header key "{key}" contains illegal characters not in [0-9a-z-_.]'
+    if key.endswith("-bin"):
+        return "" if isinstance(value, bytes) else f'header key "{key}" needs a value of bytes'
+    if not isinstance(value, str):
+        return f'header key "{key}" needs a value of text; keys of bytes end in -bin'
+    if not _TEXT.fullmatch(value):
+        return f'header key "{key}" contains value with non-printable ASCII characters'
+    return ""
+
+
+def checked(metadata: RawMetadata) -> RawMetadata:
+    """``metadata``, when it can be sent.
+
+    Raises:
+        RpcError: INTERNAL; a key or a value is illegal.
+    """
+    for key, value in metadata:
+        wrong = complaint(key, value)
+        if wrong:
+            raise RpcError(GrpcCode.INTERNAL, wrong)
+    return metadata
+
+
+def sendable(metadata: RawMetadata) -> RawMetadata:
+    """The legal part of ``metadata``: what goes with a failure must not hide it."""
+    return tuple(pair for pair in metadata if not complaint(*pair))
