@@ -14,23 +14,6 @@ A failed call raises :class:`RpcError`, a :class:`kit.errors.Error` that also ha
 ``status``. ``engine.py`` is the seam (bytes, metadata, deadline, status), ``grpcio.py`` the
 engine on ``grpc.aio``.
 
-Signatures (defaults are kratos')::
-
-    GrpcServer(*, network="tcp", address=":0", timeout=1.0, tls=None, endpoint=None,
-               middleware=(), stream_middleware=(), disable_reflection=False, custom_health=False,
-               descriptor_pools=(), limits=Limits(), keepalive=Keepalive(), engine=...)
-        .register_unary(method, async (request: bytes, call: ServerCall) -> bytes)
-        .use(selector, *middleware); listen, serve, stop, endpoint as kit.transport.Server
-
-    GrpcClient(target, *, discovery=None, discovery_factory=None, timeout=2.0, tls=None,
-               middleware=(), stream_middleware=(), balancer=None, filters=(), subset=25,
-               limits=Limits(), keepalive=Keepalive(), engine=...)
-        await .unary(method, request, *, metadata=(), timeout=None) -> bytes
-        .unary_unary(...) and its three siblings, for generated stubs
-        await .aclose(); async with
-
-    parse_target(text) -> Target; ValueError says what is wrong with the text
-
 Source: go-kratos/kratos transport/grpc.
 """
 

@@ -59,7 +59,7 @@ class Lease:
 
     def failed(self, failure: RpcFailed) -> RpcError:
         """End with ``failure``, and say it in words that tell where it happened."""
-        error = self._pool._failed(failure, self._peer.address, self._info)  # noqa: SLF001
+        error = self._pool._failed(failure, self._peer, self._info)  # noqa: SLF001
         self.end(error)
         return error
 
@@ -228,11 +228,13 @@ class Pool:
             if len(self._nodes) > 1:
                 _log.warning(f"[gRPC] {self._target.text}: {address} is away: {failure.message}")
 
-    def _failed(self, failure: RpcFailed, address: str, info: CallInfo) -> RpcError:
-        message = failure.message
+    def _failed(self, failure: RpcFailed, peer: _Peer, info: CallInfo) -> RpcError:
+        message, address = failure.message, peer.address
         if failure.unsent:
             self._take_out(address, failure)
             message = f"{self._target.text}: no connection to {address}: {message}"
+        elif failure.status is GrpcCode.UNAVAILABLE and not peer.connection.ready():
+            self._take_out(address, failure)  # the connection broke under the call
         elif (
             failure.status is GrpcCode.DEADLINE_EXCEEDED
             and info.deadline is not None

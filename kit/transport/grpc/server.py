@@ -51,13 +51,14 @@ class GrpcServer:
             it makes; it does not cut the method off. 0 or less for no limit.
         tls: the server's identity; without it plain text.
         endpoint: the URL to announce in place of the one found out.
-        middleware: around every unary method, first listed outermost.
+        middleware: around every unary method of generated services, first listed outermost; health
+            and reflection have none, so that probes neither fill the log nor need to log in.
         stream_middleware: around every message of a stream, received or sent.
         disable_reflection: do not tell peers what is served.
         custom_health: leave the health service to the caller.
         descriptor_pools: where reflection looks before the default pool.
         limits: what peers may take.
-        keepalive: when silent connections are asked whether they live.
+        keepalive: when silent connections are asked whether they still live.
         engine: what speaks HTTP/2; ``grpc.aio`` by default.
 
     Raises:

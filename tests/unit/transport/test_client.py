@@ -142,7 +142,8 @@ async def test_a_call_that_may_have_arrived_is_not_made_again(network: Network) 
     async with GrpcClient("direct:///a:1,b:1", engine=network) as client:
         with pytest.raises(RpcError, match="connection reset"):
             await ask(client)
-    assert network.calls == ["a:1"]
+        assert network.calls == ["a:1"]
+        assert await ask(client, 2) == ["b:1", "b:1"], "but the node is left out"
 
 
 async def test_with_all_nodes_away_the_error_names_target_and_address(network: Network) -> None:
