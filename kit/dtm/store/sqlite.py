@@ -160,7 +160,7 @@ class SqliteStore:
             raise StoreUnavailable(f"{self._path} is not open")
         return self._writer
 
-    # Everything below runs in the writer's thread, the operations inside a savepoint.
+    # Everything below runs in the writer's thread; operations refuse before they write.
 
     def _create(self, db: Connection, tx: Transaction, owner: str, lease_s: float) -> int:
         now = self._clock.now_ms()

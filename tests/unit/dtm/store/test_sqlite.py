@@ -14,13 +14,13 @@ import apsw
 import pytest
 from structlog.testing import capture_logs
 
-from kit.dtm.core.model import Options
+from kit.dtm.core.model import Branch, Options
 from kit.dtm.store import GidExists, Held, StoreCorrupt, StoreUnavailable, schema, statements
 from kit.dtm.store import batch as batching
 from kit.dtm.store import sqlite as sqlite_store
 from kit.dtm.store.connection import connect, connect_apsw, connect_stdlib
 from kit.dtm.store.sqlite import SqliteStore
-from kit.dtm.wire import Status
+from kit.dtm.wire import Op, Status
 from kit.testing import ManualClock
 from kit.testing.store import change, stored, transaction
 
@@ -342,6 +342,22 @@ async def test_a_group_has_a_limit(
     store, executed = counted
     await asyncio.gather(*(store.create(transaction(f"g{n}")) for n in range(100)))
     assert executed["COMMIT"] >= 10
+
+
+async def test_one_that_fails_half_way_is_found_by_halving(
+    counted: tuple[SqliteStore, Counter[str]],
+) -> None:
+    """Its neighbours are stored, in far fewer commits than one for each."""
+    store, executed = counted
+    twin = Branch("01", Op.ACTION, "u")
+    bad = transaction("bad", branches=(twin, twin))
+    txs = [transaction(f"g{n}") for n in range(256)]
+    txs.insert(77, bad)
+    outcomes = await asyncio.gather(*(store.create(tx) for tx in txs), return_exceptions=True)
+    assert [tx.gid for tx, outcome in zip(txs, outcomes, strict=True) if outcome != 1] == ["bad"]
+    assert executed["BEGIN IMMEDIATE"] <= 2 * 9 + 3
+    loaded = await asyncio.gather(*(store.load(tx.gid) for tx in txs))
+    assert loaded == [None if tx is bad else Held(tx, 1) for tx in txs]
 
 
 async def test_a_read_sees_the_writes_asked_for_before_it(path: Path) -> None:
