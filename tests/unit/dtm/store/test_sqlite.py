@@ -344,6 +344,18 @@ async def test_a_group_has_a_limit(
     assert executed["COMMIT"] >= 10
 
 
+async def test_a_refusal_undoes_nothing(counted: tuple[SqliteStore, Counter[str]]) -> None:
+    """Clients repeat themselves; the group they meet in goes on."""
+    store, executed = counted
+    await store.create(transaction("g"))
+    gids = [f"g{n}" if n % 2 else "g" for n in range(200)]
+    outcomes = await asyncio.gather(
+        *(store.create(transaction(gid)) for gid in gids), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [GidExists, int] * 100
+    assert executed["ROLLBACK"] == 0
+
+
 async def test_one_that_fails_half_way_is_found_by_halving(
     counted: tuple[SqliteStore, Counter[str]],
 ) -> None:
