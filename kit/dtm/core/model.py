@@ -1,6 +1,7 @@
 """A global transaction as a value.
 
-Instants are integer milliseconds since the epoch, UTC; intervals and timeouts are whole seconds, as dtm counts them.
+Instants are integer milliseconds since the epoch, UTC; intervals and timeouts are whole seconds, as
+dtm counts them.
 """
 
 from collections.abc import Mapping
@@ -65,19 +66,15 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One attempt to bring a transaction forward. Lives in memory only: after a crash there is no round.
+    """One attempt to bring a transaction forward; in memory only, a crash leaves none.
 
     Attributes:
         calling: branches whose answer is awaited.
         failed: the most telling answer of a branch that did not succeed, if any.
-        text: what that branch said.
-        code: the gRPC code of that answer, when there was one.
     """
 
     calling: frozenset[BranchKey] = frozenset()
     failed: Result | None = None
-    text: str = ""
-    code: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,86 @@
+"""What the coordinator does about an event.
+
+The engine runs commands in order; it contains no rule of any mode.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from kit.dtm.core.model import Branch, Transaction
+
+
+class Outcome(StrEnum):
+    """How an API call ends."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    """A definite no, gRPC ABORTED, HTTP 409."""
+    ONGOING = "ongoing"
+    """Not decided yet, gRPC FAILED_PRECONDITION, HTTP 425."""
+    INVALID = "invalid"
+    """The request can never work, gRPC INVALID_ARGUMENT, HTTP 400."""
+    MISSING = "missing"
+    """There is no such transaction, gRPC INTERNAL, HTTP 500, as dtm answers."""
+    UNKNOWN = "unknown"
+    """A branch could not be asked; the coordinator goes on trying."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write ``tx`` and these rows; durable before what follows leaves.
+
+    Attributes:
+        branches: exactly the rows that change.
+        deferred: may ride with the next save of this transaction: a crash in between repeats one
+            branch call, and changes no outcome. The engine bounds the wait.
+        release: nothing is going on any more: the lease is given back.
+    """
+
+    tx: Transaction
+    branches: tuple[Branch, ...] = ()
+    deferred: bool = False
+    release: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Ask a branch; its answer comes back as :class:`~kit.dtm.core.events.Answered`.
+
+    Attributes:
+        timeout: seconds; 0 means the server's setting.
+    """
+
+    branch: Branch
+    timeout: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the API call that brought this event."""
+
+    outcome: Outcome
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer every client that waits for the round.
+
+    Attributes:
+        code: the gRPC code of the branch that made the round fail, when there was one.
+    """
+
+    outcome: Outcome
+    text: str = ""
+    code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The transaction is due at this instant (milliseconds)."""
+
+    at: int
+
+
+Command: TypeAlias = Save | Call | Reply | Answer | Wake
