@@ -1,0 +1,17 @@
+"""The ``kit`` command."""
+
+import click
+
+import kit
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kit.__version__, prog_name="kit")
+def main() -> None:
+    """Tools for services built on kit."""
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"kit {kit.__version__}")
