@@ -1,8 +1,9 @@
 """Where services announce themselves and find each other.
 
-A :class:`Registrar` announces an instance, a :class:`Discovery` finds the instances of a name. Implementations stand
-beside this file: :mod:`kit.registry.memory` for one process, :mod:`kit.registry.etcd` for the field. Whatever
-implements these Protocols can be checked with ``kit.testing.check_registry``.
+A :class:`Registrar` announces an instance, a :class:`Discovery` finds the instances of a name.
+Implementations stand beside this file: :mod:`kit.registry.memory` for one process,
+:mod:`kit.registry.etcd` for the field. Whatever implements these Protocols can be checked with
+``kit.testing.check_registry``.
 
 Source: go-kratos/kratos registry/registry.go.
 """
@@ -23,7 +24,8 @@ class ServiceInstance:
         id: unique among the instances of ``name``.
         name: the service, the second element of its registry key.
         version: free text, such as ``git describe`` gives.
-        metadata: text to text; ``weight`` is read by the balancers. ``None`` and empty differ in JSON.
+        metadata: text to text; ``weight`` is read by the balancers. ``None`` and empty differ
+            in JSON.
         endpoints: URLs such as ``grpc://10.0.0.5:9000``, one a server.
     """
 
@@ -50,12 +52,14 @@ class Registrar(Protocol):
     async def register(self, instance: ServiceInstance) -> None:
         """Announce ``instance`` and keep it announced until it is deregistered.
 
-        Registering an id again replaces what was announced under it. When the registry does not answer, the
-        announcement is retried in the background until it succeeds: the service serves meanwhile.
+        Registering an id again replaces what was announced under it. When the registry does not
+        answer, the announcement is retried in the background until it succeeds: the service serves
+        meanwhile.
 
         Raises:
-            RegistryUnavailable: the registry did not answer before the caller's deadline; the announcement is
-                still being retried.
+            RegistryUnavailable: the registry did not answer in the time it is given; the
+                announcement is still being retried, as it is when the caller's own deadline
+                comes first and cancels the call.
         """
         ...
 
@@ -82,8 +86,9 @@ class Discovery(Protocol):
     def watch(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[list[ServiceInstance]]]:
         """The instances of ``name`` now, even when there are none, and again after each change.
 
-        ``async with discovery.watch("trans") as changes: async for instances in changes: ...`` stands for kratos'
-        ``Next`` and ``Stop``. The iterator survives an outage of the registry: it says nothing until the registry
-        is back, and then the whole list. Equal lists are not repeated.
+        ``async with discovery.watch("trans") as changes: async for instances in changes: ...``
+        stands for kratos' ``Next`` and ``Stop``. The iterator survives an outage of the registry:
+        it says nothing until the registry is back, and then the whole list. Equal lists are not
+        repeated. Waiting for the next list may be cancelled and done again.
         """
         ...
