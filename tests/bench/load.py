@@ -1,0 +1,99 @@
+"""The load generator, in a process of its own: raw bytes over grpc.aio, for yardstick and product.
+
+Arguments: target of the echo server, of the coordinator, of the branch sink. Each line of stdin is
+``KIND CLIENTS SECONDS`` with KIND ``echo`` or ``msg``; the answer is a line of JSON, see
+:class:`Round`. Every client makes one call after another. Run by ``python -m tests.bench``.
+"""
+
+import asyncio
+import json
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+
+import grpc.aio
+
+from kit.dtm.pb import dtm_pb2
+
+PAYLOAD = bytes(64)
+BRANCH_PAYLOAD = b"\x08\x1e\x10\x01"  # 30 cents of account 1
+
+Call = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one measurement gave.
+
+    Attributes:
+        count: calls that were answered.
+        seconds: from the first to the last.
+        p50_ms: the median of the waits.
+        p99_ms: 99 % of them were shorter.
+    """
+
+    count: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds
+
+
+def submission(sink: str) -> bytes:
+    """A message transaction with two branches and WaitResult, under a new gid."""
+    steps = [{"action": f"{sink}/api.trans.v1.Trans/{name}"} for name in ("TransOut", "TransIn")]
+    request = dtm_pb2.DtmRequest(
+        Gid=uuid.uuid4().hex,
+        TransType="msg",
+        TransOptions=dtm_pb2.DtmTransOptions(WaitResult=True),
+        Steps=json.dumps(steps),
+        BinPayloads=[BRANCH_PAYLOAD, BRANCH_PAYLOAD],
+    )
+    return request.SerializeToString()
+
+
+async def measure(call: Call, clients: int, seconds: float) -> Round:
+    """Let ``clients`` call for ``seconds``."""
+    waits: list[float] = []
+    began = time.perf_counter()
+    end = began + seconds
+
+    async def client() -> None:
+        while (start := time.perf_counter()) < end:
+            await call()
+            waits.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    took = time.perf_counter() - began
+    waits.sort()
+    p50, p99 = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+    return Round(len(waits), took, p50 * 1e3, p99 * 1e3)
+
+
+async def main(echo: str, coordinator: str, sink: str) -> None:
+    """Measure what stdin asks for until it closes."""
+    async with (
+        grpc.aio.insecure_channel(echo) as to_echo,
+        grpc.aio.insecure_channel(coordinator) as to_coordinator,
+    ):
+        echo_call = to_echo.unary_unary("/bench.Echo/Call")
+        submit = to_coordinator.unary_unary("/dtmgimp.Dtm/Submit")
+        calls: dict[str, Call] = {
+            "echo": lambda: echo_call(PAYLOAD),
+            "msg": lambda: submit(submission(sink)),
+        }
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            kind, clients, seconds = line.split()
+            done = await measure(calls[kind], int(clients), float(seconds))
+            print(json.dumps(asdict(done)), flush=True)
+
+
+if __name__ == "__main__":
+    from kit.app.command import run
+
+    run(main(*sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""How the figures are shown: a table for the terminal and docs/benchmarks.md."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import apsw
+
+_PACKAGES = ("grpcio", "protobuf", "apsw", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """At one number of clients: rates a second, waits in ms, the coordinator's CPU time in µs."""
+
+    clients: int
+    echo_median: float
+    echo_best: float
+    msg_median: float
+    msg_best: float
+    ratio_median: float
+    ratio_best: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+
+
+_HEADS = (
+    "clients",
+    "echo/s median",
+    "best",
+    "tx/s median",
+    "best",
+    "tx / echo median",
+    "best",
+    "p50 ms",
+    "p99 ms",
+    "coordinator CPU µs/tx",
+)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown that reads in a terminal as well."""
+    cells = [_HEADS, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "| "
+        + " | ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+        + " |"
+        for line in cells
+    ]
+    lines.insert(1, "| " + " | ".join("-" * (width - 1) + ":" for width in widths) + " |")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row.clients}",
+        f"{row.echo_median:,.0f}",
+        f"{row.echo_best:,.0f}",
+        f"{row.msg_median:,.0f}",
+        f"{row.msg_best:,.0f}",
+        f"{row.ratio_median:.2f}",
+        f"{row.ratio_best:.2f}",
+        f"{row.p50_ms:.1f}",
+        f"{row.p99_ms:.1f}",
+        f"{row.cpu_us:,.0f}",
+    )
+
+
+def verdict(rows: Sequence[Row], syncs: float, clients: int, reach: float) -> str:
+    """The other yardstick, and whether the figure to reach was reached."""
+    said = f"fdatasync alone: {syncs:,.0f} a second, {1e3 / syncs:.2f} ms each."
+    for row in rows:
+        if row.clients == clients:
+            word = "reached" if row.ratio_median >= reach else "missed"
+            said += (
+                f" To reach at {clients} clients: {reach} x echo; measured {row.ratio_median:.2f}"
+                f" ({word})."
+            )
+    return said
+
+
+def machine() -> str:
+    """What it ran on, in a line."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    models = [line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line]
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _present())
+    return (
+        f"{os.cpu_count()} x {models[0] if models else platform.machine()}, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"{packages}, SQLite {apsw.sqlite_lib_version()}"
+    )
+
+
+def _present() -> list[str]:
+    known = {dist.name for dist in importlib.metadata.distributions()}
+    return [name for name in _PACKAGES if name in known]
+
+
+def page(
+    rows: Sequence[Row], conclusion: str, others: Mapping[str, str], *, command: str, measured: str
+) -> str:
+    """docs/benchmarks.md."""
+    return _PAGE.format(
+        date=datetime.now(UTC).date(),
+        machine=machine(),
+        table=table(rows),
+        conclusion=conclusion,
+        command=command,
+        measured=measured,
+        **others,
+    )
+
+
+_PAGE = """\
+# Benchmarks
+
+Written by `make bench` ({command}) on {date}; a run rewrites this page.
+Machine: {machine}. All processes share it, over loopback.
+
+## A transaction
+
+{table}
+
+{conclusion}
+
+A transaction is a msg with two branches and WaitResult, submitted over gRPC: the client's call, two
+calls to branches, and two commits that are on the disk before anybody is told (SQLite, WAL,
+`synchronous=FULL`). It costs three calls, so one third of the echo rate is what is left for it even
+when everything but the calls is free. The coordinator runs as a process of its own with its default
+settings and its log in a file.
+
+- *echo* is a bare grpc.aio server without any of this project's code, which gives 64 bytes back.
+  The same load generator process drives both, with the same number of clients that each call again
+  once answered.
+- {measured} for each number of clients; echo and transactions take turns, and a ratio compares a
+  round with the echo of its own turn. *median* is over the rounds, *best* the fastest of them; p50,
+  p99 and CPU are medians of the rounds.
+- *CPU* is user and system time of the coordinator process by `/proc/PID/stat`.
+- After each round the branch sink is asked how many calls it had: fewer than two for each
+  answered transaction would be an error.
+- *fdatasync alone* appends 4 KiB and waits for the disk: one client can have no more commits than
+  that, many clients share them.
+- A durable workflow of another engine is not measured beside it: `dbos` is not among the locked
+  packages.
+
+## A unary call through the kit
+
+Client and server of the kit with their default middleware against bare grpc.aio, 64 bytes:
+
+```text
+{kit}
+```
+
+## The store alone
+
+Create a transaction with two branches, then save it finished; a depth is that many callers:
+
+```text
+{store}
+```
+"""

@@ -1,0 +1,206 @@
+"""Real processes of this project for tests: started on free ports, followed by their output, ended.
+
+A process is ready when it says so or when its port answers, and is ended by its own handle; nothing
+here sleeps for a guessed time.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+READY_WITHIN = 15.0
+STOPS_WITHIN = 10.0
+_POLL = 0.01
+_PORTS = range(20_000, 30_000)
+"""Below the ports that outgoing connections get: one of those could be taken meanwhile."""
+
+_handed_out: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on and that was not handed out before."""
+    for port in random.sample(_PORTS, 100):
+        if port in _handed_out:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _handed_out.add(port)
+        return port
+    raise RuntimeError(f"no free port among 100 tried between {_PORTS.start} and {_PORTS.stop}")
+
+
+@dataclass
+class Process:
+    """One process and all it has said, on stdout and stderr together.
+
+    Attributes:
+        name: for messages.
+        output: what came until now.
+    """
+
+    name: str
+    handle: asyncio.subprocess.Process
+    output: str = ""
+    _silent: bool = False
+    _reader: asyncio.Task[None] | None = None
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def pid(self) -> int:
+        return self.handle.pid
+
+    @property
+    def running(self) -> bool:
+        return self.handle.returncode is None
+
+    @property
+    def lines(self) -> list[str]:
+        return self.output.splitlines()
+
+    async def says(self, pattern: str, times: int = 1, within: float = READY_WITHIN) -> None:
+        """Wait until ``pattern`` was found in the output ``times`` times."""
+        try:
+            async with asyncio.timeout(within), self._news:
+                while len(re.findall(pattern, self.output, re.MULTILINE)) < times:
+                    if self._silent:
+                        raise AssertionError(
+                            f"{self.name} ended without {pattern!r}:\n{self.output}"
+                        )
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.name} did not say {pattern!r} within {within} s:\n{self.output}"
+            ) from None
+
+    async def listens(self, *ports: int, within: float = READY_WITHIN) -> None:
+        """Wait until each of ``ports`` of loopback takes connections."""
+        try:
+            async with asyncio.timeout(within):
+                for port in ports:
+                    while not await _connects(port):
+                        if not self.running:
+                            raise AssertionError(f"{self.name} ended:\n{self.output}")
+                        await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.name} does not listen on {ports} after {within} s:\n{self.output}"
+            ) from None
+
+    async def ended(self, within: float = STOPS_WITHIN) -> int:
+        """Wait for the end; the exit status, negative for a signal."""
+        try:
+            async with asyncio.timeout(within):
+                status = await self.handle.wait()
+                if self._reader is not None:
+                    await asyncio.shield(self._reader)
+                return status
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.name} still runs after {within} s:\n{self.output}"
+            ) from None
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; the exit status."""
+        self.handle.send_signal(number)
+        return await self.ended()
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.handle.kill()
+        await self.ended()
+
+    def follow(self) -> None:
+        """Collect the output until it ends, in a task that :meth:`reap` awaits."""
+        self._reader = asyncio.create_task(self._read())
+
+    async def reap(self) -> None:
+        """Kill it if it runs, and read the rest of its output."""
+        if self.running:
+            await self.kill()
+        assert self._reader is not None
+        await self._reader
+
+    async def _read(self) -> None:
+        assert self.handle.stdout is not None
+        while chunk := await self.handle.stdout.read(65_536):
+            await self._hear(chunk.decode(errors="replace"))
+        self._silent = True
+        await self._hear("")
+
+    async def _hear(self, text: str) -> None:
+        async with self._news:
+            self.output += text
+            self._news.notify_all()
+
+
+class Processes:
+    """Starts processes and owns them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[Process] = []
+
+    async def start(
+        self, name: str, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Process:
+        """``python args…`` with the interpreter of the tests, in ``folder`` unless told.
+
+        Settings of the caller's shell that would change what a process does are taken away.
+        """
+        clean = {key: value for key, value in os.environ.items() if key in _KEPT}
+        handle = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *args,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**clean, "GRPC_VERBOSITY": "ERROR", **(env or {})},
+            cwd=cwd or self.folder,
+        )
+        process = Process(name, handle)
+        process.follow()
+        self._started.append(process)
+        return process
+
+    async def aclose(self) -> None:
+        """Kill what still runs."""
+        for process in reversed(self._started):
+            await process.reap()
+
+
+_KEPT = {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV"}
+
+
+@asynccontextmanager
+async def processes(folder: Path) -> AsyncIterator[Processes]:
+    """A place to start processes in; all are gone when the block is left."""
+    owner = Processes(folder)
+    try:
+        yield owner
+    finally:
+        await owner.aclose()
+
+
+async def _connects(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
