@@ -1,0 +1,120 @@
+"""Finds transactions that are due, takes their leases in batches, and hands them to the engine.
+
+One loop a coordinator. It sleeps until the next transaction is due, and never longer than the poll
+interval, because on a shared store other coordinators make work too. It also renews the leases of
+rounds that take long. A store that does not answer is reported once, and once when it is back.
+
+Source: dtm-labs/dtm dtmsvr/cron.go, which locks one transaction at a time.
+"""
+
+import asyncio
+
+from kit import log
+from kit.clock import Clock
+from kit.dtm.server.engine import MAX_LIVE, Engine
+from kit.dtm.store import Store
+from kit.errors import Error
+
+logger = log.get_logger()
+
+BATCH = 100
+"""Transactions that one claim takes."""
+
+MAX_RECOVERING = MAX_LIVE // 10
+"""While so many are in memory nothing is claimed: a backlog must not crowd out new requests."""
+
+_SHORTEST_S = 0.01
+
+
+class Claims:
+    """The loop that brings due transactions to ``engine``.
+
+    Args:
+        poll_s: the longest sleep, dtm's ``TransCronInterval``.
+        lease_s: seconds that a claim holds; leases are renewed every third of it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        *,
+        owner: str,
+        poll_s: float = 3.0,
+        lease_s: float = 10.0,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._clock = clock
+        self._owner = owner
+        self._poll_s = poll_s
+        self._lease_s = lease_s
+        self._kick = asyncio.Event()
+        self._sleeping_until = 0
+        self._away = False
+        engine.on_wake = self.expect
+
+    def expect(self, at: int) -> None:
+        """Hear that a transaction is due at ``at``: the loop does not sleep past it."""
+        if at < self._sleeping_until:
+            self._kick.set()
+
+    async def run(self) -> None:
+        """Claim until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew())
+            while True:
+                try:
+                    pause = await self._round()
+                    self._answered()
+                except Error as error:
+                    self._failed(error)
+                    pause = 1.0
+                if pause > 0:
+                    await self._sleep(pause)
+
+    async def _round(self) -> float:
+        """Claim once; give the seconds until the next time."""
+        if self._engine.live >= MAX_RECOVERING:
+            return _SHORTEST_S * 10
+        self._sleeping_until = 0  # what is expected from now on is seen by next_due, or kicks
+        claimed = await self._store.claim(self._owner, BATCH, lease_s=self._lease_s)
+        for held in claimed:
+            self._engine.wake(held)
+        if len(claimed) == BATCH:
+            return _SHORTEST_S
+        now = await self._store.now_ms()
+        due = await self._store.next_due()
+        pause = self._poll_s if due is None else min((due - now) / 1000, self._poll_s)
+        self._sleeping_until = now + round(pause * 1000)
+        return max(pause, _SHORTEST_S)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._kick.clear()
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        kicked = asyncio.ensure_future(self._kick.wait())
+        try:
+            await asyncio.wait({sleeping, kicked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sleeping, kicked):
+                task.cancel()
+            await asyncio.gather(sleeping, kicked, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        while True:
+            await self._clock.sleep(self._lease_s / 3)
+            try:
+                await self._engine.renew()
+            except Error as error:
+                self._failed(error)
+
+    def _failed(self, error: Error) -> None:
+        if not self._away:
+            self._away = True
+            logger.error("store does not answer; due transactions wait", reason=error.message)
+
+    def _answered(self) -> None:
+        if self._away:
+            self._away = False
+            logger.info("store answers again")

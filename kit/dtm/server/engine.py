@@ -1,0 +1,425 @@
+"""Carries out the commands of the core; contains no rule of any mode.
+
+Theory of operation
+    A transaction that something happens to is *live*: it stands in memory once, and its events are
+    handled one after the other. An event goes through :func:`kit.dtm.core.step`; its commands are
+    run in order, and a ``Save`` is durable before what follows it leaves. When no round is running
+    the transaction is forgotten again: the store is the only state that counts.
+
+    No branch is called without a lease. It is taken by the save that starts a round, renewed while
+    the round runs, and given back by the save that ends it. A save that the store refuses because
+    the lease went to somebody else ends the round here: whoever has the lease goes on.
+
+    A deferred save waits for the next one of its transaction, 50 ms at the most.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+
+from kit import log
+from kit.clock import Clock
+from kit.dtm.core import (
+    Aborted,
+    Answer,
+    Answered,
+    Branch,
+    BranchKey,
+    Call,
+    Command,
+    Outcome,
+    Policy,
+    Prepared,
+    Reply,
+    Save,
+    Submitted,
+    Transaction,
+    Wake,
+    Woken,
+    step,
+)
+from kit.dtm.server.caller import BranchAnswer, Caller
+from kit.dtm.store import Change, GidExists, Held, LostLease, Store, StoreUnavailable
+from kit.dtm.wire import Result
+
+logger = log.get_logger()
+
+DEFERRED_S = 0.05
+"""The longest that a deferred save waits for another to ride with."""
+
+MAX_LIVE = 10_000
+"""Transactions in memory; further requests are told to come back."""
+
+BUSY_S = 3.0
+"""How long a request waits for a transaction that another coordinator holds."""
+
+_BUSY_PAUSE_S = 0.05
+
+ApiEvent = Prepared | Submitted | Aborted
+
+
+class _Live:
+    """One transaction in memory; ``fence`` is 0 until it is stored, ``held``: its lease is ours."""
+
+    __slots__ = (
+        "fence",
+        "flush",
+        "gid",
+        "held",
+        "lock",
+        "pending",
+        "since",
+        "tx",
+        "users",
+        "waiting",
+    )
+
+    def __init__(self, gid: str) -> None:
+        self.gid = gid
+        self.tx: Transaction | None = None
+        self.fence = 0
+        self.held = False
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.pending: dict[BranchKey, Branch] = {}
+        self.flush: asyncio.TimerHandle | None = None
+        self.waiting: list[asyncio.Future[Answer]] = []
+        self.since = 0.0
+
+
+class Engine:
+    """Runs transactions.
+
+    Args:
+        store: where they live; opened and closed by the caller.
+        caller: how branches are asked.
+        owner: the name that leases are taken under; unique among coordinators.
+        request_timeout: seconds for a branch call, unless the transaction says otherwise.
+        lease_s: seconds that a lease lasts without renewal.
+        on_wake: told when a transaction will be due, in milliseconds of the store's clock.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caller: Caller,
+        clock: Clock,
+        policy: Policy,
+        *,
+        owner: str,
+        request_timeout: float = 3.0,
+        lease_s: float = 10.0,
+        on_wake: Callable[[int], None] = lambda _: None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._caller = caller
+        self._clock = clock
+        self._policy = policy
+        self._owner = owner
+        self._request_timeout = request_timeout
+        self._lease_s = lease_s
+        self._rng = rng or random.Random()  # noqa: S311  (spreads retries, guards nothing)
+        self.on_wake = on_wake
+        self._live: dict[str, _Live] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    @property
+    def live(self) -> int:
+        """Transactions in memory right now."""
+        return len(self._live)
+
+    async def aclose(self, grace: float = 5.0) -> None:
+        """Let running rounds end, at most ``grace`` seconds; then keep what they brought and leave.
+
+        What is cut short is taken up again by the next coordinator: its lease is given back.
+        """
+        self._closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for live in list(self._live.values()):
+            async with live.lock:
+                await self._give_back(live)
+
+    async def handle(self, event: ApiEvent) -> Reply | Answer:
+        """What a client is told about its Prepare, Submit or Abort.
+
+        Raises:
+            StoreUnavailable: the store does not answer, or too much is going on; whether the
+                request took effect is unknown, and it may be repeated.
+        """
+        if self._closing:
+            raise StoreUnavailable("the coordinator is stopping; repeat the request")
+        if len(self._live) >= MAX_LIVE and event.request.gid not in self._live:
+            raise StoreUnavailable(f"{MAX_LIVE} transactions are in progress; repeat the request")
+        live = self._enter(event.request.gid)
+        try:
+            async with live.lock:
+                answer, calls = await self._decide(live, event)
+            if calls:
+                self._spawn(self._drive(live, calls))
+        finally:
+            self._leave(live)
+        return answer if isinstance(answer, Reply | Answer) else await answer
+
+    def wake(self, held: Held) -> None:
+        """Start a round of a transaction that was claimed for this coordinator."""
+        self._spawn(self._wake(held))
+
+    async def renew(self) -> None:
+        """Extend the leases of rounds that have been running for a while."""
+        old = self._clock.monotonic() - self._lease_s / 4
+        held = [(x.gid, x.fence) for x in self._live.values() if x.held and x.since < old]
+        if not held:
+            return
+        for gid in await self._store.renew(self._owner, held, lease_s=self._lease_s):
+            live = self._live.get(gid)
+            if live is not None and (gid, live.fence) in held:
+                self._forget(live, "its lease was lost")
+
+    async def _decide(
+        self, live: _Live, event: ApiEvent
+    ) -> tuple[Reply | Answer | asyncio.Future[Answer], list[Call]]:
+        """Step until the store agrees; another coordinator may be changing the same transaction."""
+        if live.tx is None and (isinstance(event, Aborted) or not event.request.branches):
+            await self._load(live)
+        give_up = self._clock.monotonic() + BUSY_S
+        while True:
+            before = live.tx
+            tx, commands = step(before, event, self._policy)
+            reply: asyncio.Future[Answer] | None = None
+            answer = next((c for c in commands if isinstance(c, Reply)), None)
+            if answer is None:
+                reply = asyncio.get_running_loop().create_future()
+                live.waiting.append(reply)
+            try:
+                calls = await self._run(live, tx, commands)
+            except (GidExists, LostLease):
+                if reply is not None:
+                    live.waiting.remove(reply)
+                live.tx = before
+                if self._clock.monotonic() > give_up:
+                    raise StoreUnavailable(
+                        f"Gid: '{live.gid}' is being processed by another coordinator; "
+                        "repeat the request"
+                    ) from None
+                if before is not None:
+                    await self._clock.sleep(_BUSY_PAUSE_S)
+                await self._load(live)
+            except BaseException:
+                if reply is not None and reply in live.waiting:
+                    live.waiting.remove(reply)
+                live.tx = before
+                raise
+            else:
+                return (answer or reply or Reply(Outcome.SUCCESS)), calls
+
+    async def _load(self, live: _Live) -> None:
+        held = await self._store.load(live.gid)
+        live.tx, live.fence = (held.tx, held.fence) if held else (None, 0)
+        live.held = False
+
+    async def _run(
+        self, live: _Live, tx: Transaction | None, commands: Sequence[Command]
+    ) -> list[Call]:
+        """Carry out ``commands``; give the calls, to be made after letting go of the lock."""
+        calls: list[Call] = []
+        live.tx = tx
+        for command in commands:
+            match command:
+                case Save():
+                    await self._save(live, command)
+                case Call():
+                    if not live.held:
+                        assert tx is not None
+                        await self._save(live, Save(tx))
+                    calls.append(command)
+                case Answer():
+                    self._answer(live, command)
+                case Wake():
+                    self.on_wake(command.at)
+                case Reply():
+                    pass  # the API event's own; its caller has it already
+        return calls
+
+    async def _save(self, live: _Live, save: Save) -> None:
+        if save.deferred:
+            live.pending.update((row.key, row) for row in save.branches)
+            if live.flush is None:
+                loop = asyncio.get_running_loop()
+                live.flush = loop.call_later(DEFERRED_S, self._flush_later, live)
+            return
+        if live.flush is not None:
+            live.flush.cancel()
+            live.flush = None
+        if live.fence == 0:
+            owner = "" if save.release else self._owner
+            live.fence = await self._store.create(save.tx, owner=owner, lease_s=self._lease_s)
+        else:
+            rows = save.branches
+            if live.pending:
+                rows = tuple({**live.pending, **{row.key: row for row in rows}}.values())
+            live.fence = await self._store.save(
+                Change(
+                    save.tx,
+                    rows,
+                    live.fence,
+                    self._owner,
+                    take=not live.held,
+                    release=save.release,
+                    lease_s=self._lease_s,
+                )
+            )
+            live.pending.clear()
+        if not live.held:
+            live.since = self._clock.monotonic()
+        live.held = not save.release
+        if save.tx.status.terminal:
+            logger.info(
+                "transaction ended",
+                gid=live.gid,
+                trans_type=save.tx.trans_type.value,
+                status=save.tx.status.value,
+            )
+
+    def _flush_later(self, live: _Live) -> None:
+        live.flush = None
+        if self._live.get(live.gid) is live:
+            self._spawn(self._flush(live))
+
+    async def _flush(self, live: _Live) -> None:
+        """Write what waited long enough for another save to ride with."""
+        async with live.lock:
+            if live.pending and live.held and live.tx is not None:
+                try:
+                    await self._save(live, Save(live.tx))
+                except (LostLease, StoreUnavailable) as error:
+                    self._forget(live, error.message)
+
+    async def _drive(self, live: _Live, calls: list[Call]) -> None:
+        """Make ``calls``; an answer may bring the next one, which this task makes as well."""
+        live.users += 1
+        try:
+            while calls:
+                call, *others = calls
+                for other in others:
+                    self._spawn(self._drive(live, [other]))
+                answered = await self._ask(live, call)
+                async with live.lock:
+                    calls = await self._deliver(live, answered)
+        except Exception:
+            self._forget(live, "the round failed unexpectedly")
+            raise
+        finally:
+            self._leave(live)
+
+    async def _ask(self, live: _Live, call: Call) -> Answered:
+        tx = live.tx
+        assert tx is not None
+        limit = float(call.timeout) or self._request_timeout
+        try:
+            async with asyncio.timeout(limit + 1):  # a caller that forgets its own limit
+                answer = await self._caller.call(tx, call.branch, limit)
+        except TimeoutError:
+            answer = BranchAnswer(Result.UNKNOWN, f"no answer in {limit:g} s")
+        if answer.result is not Result.SUCCESS:
+            logger.warning(
+                "branch did not succeed",
+                gid=live.gid,
+                branch=call.branch.branch_id,
+                op=call.branch.op,
+                url=call.branch.url,
+                result=answer.result.value,
+                text=answer.text,
+            )
+        return Answered(
+            self._clock.now_ms(),
+            call.branch.key,
+            answer.result,
+            answer.text,
+            answer.code,
+            self._rng.random(),
+        )
+
+    async def _deliver(self, live: _Live, event: Answered | Woken) -> list[Call]:
+        """Step with an answer of a branch, or because the transaction is due."""
+        if self._live.get(live.gid) is not live or live.tx is None:
+            return []  # the lease was lost meanwhile: somebody else asks this branch again
+        tx, commands = step(live.tx, event, self._policy)
+        try:
+            return await self._run(live, tx, commands)
+        except (LostLease, StoreUnavailable) as error:
+            self._forget(live, error.message)
+            return []
+
+    async def _wake(self, held: Held) -> None:
+        live = self._enter(held.tx.gid)
+        try:
+            async with live.lock:
+                live.fence, live.held, live.since = held.fence, True, self._clock.monotonic()
+                if live.tx is None or live.tx.round is None:
+                    live.tx = held.tx
+                calls = await self._deliver(live, Woken(self._clock.now_ms()))
+            if calls:
+                self._spawn(self._drive(live, calls))
+        finally:
+            self._leave(live)
+
+    async def _give_back(self, live: _Live) -> None:
+        """Free the lease of a transaction that nothing is going on with in this process."""
+        if live.flush is not None:
+            live.flush.cancel()
+            live.flush = None
+        if live.held and live.tx is not None:
+            try:
+                await self._save(live, Save(replace(live.tx, round=None), release=True))
+            except (LostLease, StoreUnavailable) as error:
+                logger.warning("lease not given back", gid=live.gid, reason=error.message)
+        self._forget(live, "the coordinator is stopping")
+
+    def _forget(self, live: _Live, why: str) -> None:
+        """Leave the transaction to whoever holds its lease; those who wait here may ask later."""
+        if self._live.get(live.gid) is live:
+            del self._live[live.gid]
+        live.held = False
+        live.tx = None
+        self._answer(
+            live,
+            Answer(Outcome.UNKNOWN, f"gid {live.gid}: {why}; the transaction goes on, ask later"),
+        )
+
+    def _answer(self, live: _Live, answer: Answer) -> None:
+        waiting, live.waiting = live.waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(answer)
+
+    def _enter(self, gid: str) -> _Live:
+        live = self._live.get(gid)
+        if live is None:
+            live = self._live[gid] = _Live(gid)
+        live.users += 1
+        return live
+
+    def _leave(self, live: _Live) -> None:
+        live.users -= 1
+        idle = live.users == 0 and (live.tx is None or live.tx.round is None)
+        if idle and self._live.get(live.gid) is live:
+            del self._live[live.gid]
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(self._guarded(work))  # awaited or cancelled in aclose
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except Exception:
+            logger.exception("a round failed unexpectedly and is taken up again later")
