@@ -135,7 +135,9 @@ def reflection_pool() -> DescriptorPool:
     public.dependency.append("google/protobuf/empty.proto")
     for message in public.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(f".{package}.", f".{public.package}.")
+            if field.type_name:
+                public_name = field.type_name.replace(f".{package}.", f".{public.package}.")
+                field.type_name = public_name
     service = public.service.add(name=GRPC_SERVICE.partition(".")[2])
     empty = ".google.protobuf.Empty"
     request = f".{public.package}.DtmRequest"

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 from kit import log
 from kit.clock import Clock, SystemClock
@@ -64,7 +65,7 @@ class Coordinator:
         self._claims = Claims(
             store, self.engine, clock, owner=owner, poll_s=poll_s, lease_s=lease_s
         )
-        self._purge = purge_for_ever(store, clock, keep_s=keep_s)
+        self._purge = partial(purge_for_ever, store, clock, keep_s=keep_s)
         self._grpc = GrpcServer(
             address=address,
             custom_health=True,  # dtm has no health service; kratos clients take that for healthy
@@ -87,7 +88,7 @@ class Coordinator:
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(self._claims.run()),
-                    group.create_task(self._purge),
+                    group.create_task(self._purge()),
                 ]
                 await self._grpc.serve()
                 for task in background:

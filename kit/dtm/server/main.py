@@ -17,6 +17,7 @@ from kit.dtm.driver.direct import DirectDriver
 from kit.dtm.driver.kratos import KratosDriver, parse_registry_target
 from kit.dtm.server.config import Settings, StoreSettings
 from kit.dtm.server.coordinator import Coordinator
+from kit.dtm.store import Store
 from kit.dtm.store.memory import MemoryStore
 from kit.dtm.store.sqlite import SqliteStore
 from kit.registry.etcd import EtcdRegistry
@@ -64,7 +65,7 @@ async def serve(settings: Settings) -> None:
     """
     service = settings.micro_service
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(_store(settings.store))
+        store: Store = await stack.enter_async_context(_store(settings.store))
         registry = None
         target = parse_registry_target(service.target)
         if target is not None:
@@ -101,7 +102,7 @@ async def serve(settings: Settings) -> None:
         await app.run()
 
 
-def _store(settings: StoreSettings) -> SqliteStore | MemoryStore:
+def _store(settings: StoreSettings) -> Store:
     durable = settings.driver == "sqlite"
     if not durable:
         if settings.require_durable:
