@@ -1,8 +1,9 @@
 """The transfer, end to end: etcd, coordinator, trans and client with their logs side by side.
 
 Run by ``make demo``. Everything listens on loopback, on the usual ports where they are free, keeps
-its data in a temporary folder, and is stopped in the end. ``ETCD_ENDPOINTS`` names an etcd to use in
-place of an own one. Exit status: 0 after the transfer, 1 when something failed, 130 after Ctrl-C.
+its data in a temporary folder, and is stopped in the end. ``ETCD_ENDPOINTS`` names an etcd to use
+in place of an own one. Exit status: 0 after the transfer, 1 when something failed, 130 after
+Ctrl-C.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ from kit.etcd import EtcdClient, EtcdError
 from kit.testing.etcd import INSTALL_HINT, find_etcd
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = Path(sys.executable).parent
+"""Where the installed ``coordinator``, ``trans`` and ``client`` are; bin/ leads there too."""
+
 READY_WITHIN = 20.0
 STOPS_WITHIN = 10.0
 KEPT_LINES = 15
@@ -150,7 +154,7 @@ class Demo:
         await self.serve(
             "etcd",
             ready,
-            *(binary, "--name=demo", f"--data-dir={self._folder / 'etcd'}", "--log-level=warn"),
+            *(binary, "--name=demo", f"--data-dir={self._folder / 'etcd'}", "--log-level=error"),
             *(f"--listen-client-urls={here}", f"--advertise-client-urls={here}"),
             *(f"--listen-peer-urls={to_peers}", f"--initial-advertise-peer-urls={to_peers}"),
             *(f"--initial-cluster=demo={to_peers}", "--heartbeat-interval=10"),
@@ -164,8 +168,7 @@ class Demo:
         port = pick_port(36790)
         config = self._folder / "coordinator.yaml"
         config.write_text(
-            f"HttpPort: {pick_port(36789)}\n"
-            f"GrpcPort: {port}\n"
+            f"Listen: 127.0.0.1\nGrpcPort: {port}\n"
             "Store:\n"
             "  Driver: sqlite\n"
             f"  Path: {self._folder / 'coordinator.db'}\n"
@@ -178,9 +181,7 @@ class Demo:
         async def ready() -> bool:
             return await listens(port) and f":{port}" in (await announced(etcd, "dtmservice") or "")
 
-        await self.serve(
-            "coordinator", ready, sys.executable, "-m", "kit.dtm.server.main", "-c", str(config)
-        )
+        await self.serve("coordinator", ready, str(COMMANDS / "coordinator"), "-c", str(config))
 
     async def trans(self, etcd: str) -> None:
         """Serves and is announced as ``trans``."""
@@ -192,21 +193,20 @@ class Demo:
             f"    addr: 127.0.0.1:{port}\n"
             "    timeout: 1s\n"
             "registry:\n"
-            f"  endpoints: [{etcd}]\n"
+            "  etcd:\n"
+            f"    endpoints: [{etcd}]\n"
         )
 
         async def ready() -> bool:
             return await listens(port) and f":{port}" in (await announced(etcd, "trans") or "")
 
-        await self.serve(
-            "trans", ready, sys.executable, "-m", "apps.trans.main", "-conf", str(config)
-        )
+        await self.serve("trans", ready, str(COMMANDS / "trans"), "-conf", str(config))
 
     async def client(self, etcd: str) -> str:
         """Submit the transfer; the gid."""
         part = await self.start(
             "client",
-            *(sys.executable, "-m", "apps.client.main"),
+            str(COMMANDS / "client"),
             *("-dtm", f"discovery://{etcd}/dtmservice", "-busi", f"discovery://{etcd}/trans"),
         )
         try:

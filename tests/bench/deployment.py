@@ -90,12 +90,18 @@ async def deployment(folder: Path, profile: Path | None = None) -> AsyncIterator
         stack.push_async_callback(_terminate, coordinator)
         target = f"127.0.0.1:{port}"
         async with grpc.aio.insecure_channel(target) as channel:
-            try:
-                async with asyncio.timeout(READY_WITHIN):
-                    await channel.channel_ready()
-            except TimeoutError:
+            ready = asyncio.create_task(channel.channel_ready())
+            ended = asyncio.create_task(coordinator.wait())
+            await asyncio.wait(
+                (ready, ended), timeout=READY_WITHIN, return_when=asyncio.FIRST_COMPLETED
+            )
+            is_ready = ready.done()
+            for task in (ready, ended):
+                task.cancel()
+            await asyncio.gather(ready, ended, return_exceptions=True)
+            if not is_ready:
                 said = (folder / "coordinator.log").read_text(errors="replace")[-2_000:]
-                raise BenchmarkFailed(f"the coordinator is not ready; it said:\n{said}") from None
+                raise BenchmarkFailed(f"the coordinator is not ready; it said:\n{said}")
         load = await piped("tests.bench.load", echo_at, target, sink_at)
         yield Deployment(coordinator.pid, sink_at, load)
 
@@ -103,8 +109,7 @@ async def deployment(folder: Path, profile: Path | None = None) -> AsyncIterator
 def _config(folder: Path, port: int) -> Path:
     path = folder / "coordinator.yaml"
     path.write_text(
-        f"HttpPort: {free_port()}\nGrpcPort: {port}\n"
-        f"Store:\n  Driver: sqlite\n  Path: {folder / 'coordinator.db'}\n"
+        f"Listen: 127.0.0.1\nGrpcPort: {port}\nStore:\n  Driver: sqlite\n  Path: {folder / 'coordinator.db'}\n"
     )
     return path
 
