@@ -72,7 +72,8 @@ def submitted(tx: Transaction, event: Submitted, policy: Policy) -> Step:
     if tx.round is not None:
         return tx, _accepted(event)  # the running round answers who waits
     tx, commands = woken(tx, event.now, policy)
-    return tx, [*_accepted(event), *commands]
+    saves = [command for command in commands if isinstance(command, Save)]
+    return tx, [*saves, *_accepted(event), *commands[len(saves) :]]
 
 
 def aborted(tx: Transaction, now: int) -> Step:
