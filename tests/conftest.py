@@ -1,11 +1,29 @@
 """What has to be settled before the first test module is imported."""
 
 import os
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 # Read once, when grpc is imported: its C core would note each closed socket in the output.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 # Contract suites live in the kit: their plain assertions should explain themselves as well.
 pytest.register_assert_rewrite("kit.testing.store", "kit.testing.registry")
+
+from kit.testing.etcd import EtcdServer, etcd_server  # noqa: E402  (after the two above)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--rewrite`` for the transcripts of the transaction core."""
+    parser.addoption(
+        "--rewrite", action="store_true", help="write what the core does now into transcripts"
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def etcd() -> AsyncIterator[EtcdServer]:
+    """A real etcd on a free port, for tests of one module that leave it running."""
+    async with etcd_server() as server:
+        yield server
