@@ -1,0 +1,1 @@
+"""Programs made of the kit: a transfer service and its client."""

@@ -171,7 +171,8 @@ class App:
                 async with asyncio.timeout(self._registrar_timeout):
                     await self._registrar.register(instance)
             except (RegistryUnavailable, TimeoutError) as exc:
-                _log.warning("[app] serving, but not announced yet: %s", _said(exc))
+                # The registrar warns of its outage itself: once when it begins, once at its end.
+                _log.info("[app] serving, but not announced yet: %s", _said(exc))
         for hook in self._after_start:
             await hook()
 

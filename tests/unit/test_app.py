@@ -177,9 +177,9 @@ async def test_an_absent_registry_does_not_keep_a_service_from_serving(
     app = App(servers=[server], registrar=diary, after_start=[call, diary.stopper()])
     await app.run()
     assert answered == ["unknown service no.Such"]
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARN")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "[app]" in line]
     assert lines == [
-        "WARN msg=[app] serving, but not announced yet: etcd at 127.0.0.1:1: no answer"
+        "INFO msg=[app] serving, but not announced yet: etcd at 127.0.0.1:1: no answer"
     ]
 
 

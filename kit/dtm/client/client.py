@@ -24,6 +24,9 @@ CALL_TIMEOUT_S = 10.0
 """A submit that waits for its branches takes as long as they do, 3 s each by default."""
 
 
+REPEATABLE = "; the result is unknown, and the same may be asked again with the same gid"
+
+
 class DtmUnavailable(DtmError):
     """What became of the request is unknown: 503 DTM_UNAVAILABLE.
 
@@ -113,7 +116,9 @@ class DtmClient:
                 f"/{GRPC_SERVICE}/{method}", request.SerializeToString()
             )
         except Error as exc:
-            raise _outcome(exc, f"{method} at {self.server}") from exc
+            # A gid that was lost is no loss; all else may have been done.
+            advice = "" if method == "NewGid" else REPEATABLE
+            raise _outcome(exc, f"{method} at {self.server}", advice) from exc
 
     async def query(
         self, url: str, *, gid: str, branch_id: str, op: str, headers: Mapping[str, str]
@@ -146,10 +151,10 @@ class DtmClient:
             async with branch:
                 await branch.unary(method, b"", metadata=metadata.items())
         except Error as exc:
-            raise _outcome(exc, url) from exc
+            raise _outcome(exc, f"query {url}") from exc
 
 
-def _outcome(exc: Error, what: str) -> DtmError:
+def _outcome(exc: Error, what: str, advice: str = "") -> DtmError:
     """What ``exc``, the end of the call ``what``, means; only an answer can be definite."""
     text = exc.message or exc.reason or type(exc).__name__
     status = status_of(exc) if isinstance(exc, RpcError) else GrpcCode.UNAVAILABLE
@@ -161,8 +166,4 @@ def _outcome(exc: Error, what: str) -> DtmError:
         case GrpcCode.FAILED_PRECONDITION:
             return Ongoing(text)
         case _:
-            return DtmUnavailable(
-                f"{what}: {status.name}: {text}; the result is unknown, and the same may be asked "
-                "again with the same gid",
-                status,
-            )
+            return DtmUnavailable(f"{what}: {status.name}: {text}{advice}", status)

@@ -1,0 +1,171 @@
+"""``client``: moves money from one account to another through the coordinator."""
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from api.trans.v1.trans_pb2 import AdjustInfo
+from kit import __version__, log, run_command
+from kit.app import Flags
+from kit.dtm.client import DtmClient, DtmUnavailable, Msg
+from kit.dtm.core.model import Options
+from kit.dtm.errors import DtmError
+from kit.dtm.wire import TransType
+from kit.duration import format_duration, parse_duration
+from kit.errors.codes import GrpcCode
+from kit.registry.etcd import EtcdRegistry
+from kit.transport.grpc import Target, parse_target
+
+NAME = "client"
+SERVICE = "api.trans.v1.Trans"
+MAX_INT64 = 2**63 - 1
+
+
+def main() -> int:
+    """Submit one transfer and say what became of it; gives the exit status."""
+    given = _flags().parse_args()
+    log.configure(level="error")  # the two lines printed are the answer
+    return run_command(NAME, _transfer(given))
+
+
+def _flags() -> Flags:
+    flags = Flags(NAME, "Transfers money as one global transaction.", __version__)
+    number = _checked(_number)
+    flags.add(
+        "dtm",
+        type=_checked(_coordinator),
+        default="discovery://localhost:2379/dtmservice",
+        metavar="TARGET",
+        help="the coordinator, %(default)s by default; localhost:36790 needs no etcd",
+    )
+    flags.add(
+        "busi",
+        type=_checked(_target),
+        default="discovery://localhost:2379/trans",
+        metavar="TARGET",
+        help="the transfer service as the coordinator shall call it, %(default)s by default",
+    )
+    flags.add("amount", type=number, default=30, metavar="CENTS", help="%(default)s by default")
+    flags.add("from", type=number, default=1, metavar="USER", help="%(default)s by default")
+    flags.add("to", type=number, default=2, metavar="USER", help="%(default)s by default")
+    flags.add(
+        "mode",
+        type=_checked(_mode),
+        default=TransType.MSG,
+        metavar="MODE",
+        help="the kind of global transaction: %(default)s",
+    )
+    flags.add(
+        "timeout",
+        type=_checked(_timeout),
+        default=10.0,
+        metavar="DURATION",
+        help="how long to wait for the outcome, 10s by default",
+    )
+    return flags
+
+
+async def _transfer(given: argparse.Namespace) -> int:
+    deadline = asyncio.get_running_loop().time() + given.timeout
+    async with AsyncExitStack() as stack:
+        target = parse_target(given.dtm)
+        registry = None
+        if target.service:
+            registry = await stack.enter_async_context(EtcdRegistry(target.registry))
+        client = DtmClient(given.dtm, discovery=registry, timeout=given.timeout)
+        await stack.enter_async_context(client)
+        try:
+            gid = await client.new_gid()
+        except DtmUnavailable as exc:
+            raise DtmUnavailable(f"{exc.message}; {_way_out(target)}") from exc
+        _tell(f"gid: {gid}")
+        msg = Msg(client, gid, Options(wait_result=True))
+        msg.add(_url(given.busi, "TransOut"), _adjust(given.amount, getattr(given, "from")))
+        msg.add(_url(given.busi, "TransIn"), _adjust(given.amount, given.to))
+        try:
+            async with asyncio.timeout_at(deadline):
+                await msg.submit()
+        except TimeoutError:
+            why = f"no answer from {given.dtm} in {format_duration(given.timeout)}"
+        except DtmUnavailable as exc:
+            if exc.status is GrpcCode.INVALID_ARGUMENT:
+                _tell(f"result: refused: {exc.message}")
+                return 1
+            why = exc.message
+        except DtmError as exc:
+            why = exc.message
+        else:
+            _tell("result: succeed")
+            return 0
+    # A message is never rolled back, whatever its branches answer.
+    _tell(f"result: not finished: {why}")
+    _tell(f"the coordinator keeps trying what it accepted, gid {gid}")
+    return 1
+
+
+def _way_out(target: Target) -> str:
+    if target.service:
+        return (
+            f"are etcd at {','.join(target.registry)} and {target.service} running? "
+            "-dtm localhost:36790 needs no etcd"
+        )
+    return "is the coordinator running?"
+
+
+def _url(busi: str, method: str) -> str:
+    return f"{busi.rstrip('/')}/{SERVICE}/{method}"
+
+
+def _adjust(amount: int, user_id: int) -> AdjustInfo:
+    return AdjustInfo(Amount=amount, UserID=user_id)
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  (what the command is for)
+
+
+def _checked(read: Callable[[str], object]) -> Callable[[str], object]:
+    """``read`` as argparse wants it, so that its message reaches the user."""
+
+    def check(text: str) -> object:
+        try:
+            return read(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+
+    return check
+
+
+def _number(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    if not 0 < value <= MAX_INT64:
+        raise ValueError(f"{text!r} is not a whole number from 1 to {MAX_INT64}")
+    return value
+
+
+def _target(text: str) -> str:
+    parse_target(text.rstrip("/"))
+    return text.rstrip("/")
+
+
+def _coordinator(text: str) -> str:
+    target = parse_target(_target(text))
+    if target.service and not target.registry:
+        raise ValueError(
+            f"{text!r} does not say where etcd is; write discovery://localhost:2379/{target.service}"
+        )
+    return target.text
+
+
+def _mode(text: str) -> TransType:
+    if text != TransType.MSG:
+        raise ValueError(f"{text!r} is not there yet; use msg")
+    return TransType.MSG
+
+
+def _timeout(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is not more than 0")
+    return seconds

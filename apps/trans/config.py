@@ -1,0 +1,97 @@
+"""The keys of ``configs/config.yaml``; their form is that of kratos' service template."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+
+from kit.config import Duration
+from kit.etcd import EtcdOptions, EtcdTls
+from kit.log import Form, Level
+from kit.transport.host import ListenAddress
+
+
+class Listener(BaseModel):
+    """Where calls come in, and how many seconds a method is given."""
+
+    network: Literal["tcp"] = "tcp"
+    addr: str = "0.0.0.0:9000"
+    timeout: Duration = 1.0
+
+    @field_validator("addr")
+    @classmethod
+    def _is_address(cls, addr: str) -> str:
+        ListenAddress.parse(addr)
+        return addr
+
+
+class Servers(BaseModel):
+    """``http`` is read because the template has it; this service serves gRPC only."""
+
+    grpc: Listener = Field(default_factory=Listener)
+    http: Listener | None = None
+
+
+class Tls(BaseModel):
+    """Files in PEM form."""
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+class Etcd(BaseModel):
+    """The etcd in which the service is announced."""
+
+    endpoints: list[str] | str
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    tls: Tls | None = None
+
+    @field_validator("endpoints")
+    @classmethod
+    def _are_addresses(cls, endpoints: list[str] | str) -> list[str] | str:
+        EtcdOptions.of(endpoints)
+        return endpoints
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Etcd":
+        self.options()
+        return self
+
+    def options(self) -> EtcdOptions:
+        """What the registry is made of; ``user`` and ``tls`` win over those of a URL."""
+        url = EtcdOptions.of(self.endpoints)
+        return EtcdOptions(
+            url.endpoints,
+            self.user or url.username,
+            self.password.get_secret_value() or url.password,
+            EtcdTls(self.tls.ca, self.tls.cert, self.tls.key) if self.tls else url.tls,
+        )
+
+
+class Registry(BaseModel):
+    """Where to announce the service; nowhere without ``etcd``."""
+
+    etcd: Etcd | None = None
+
+
+class Log(BaseModel):
+    """How the log is written."""
+
+    level: str = "info"
+    format: Form = Form.TEXT
+
+    @field_validator("level")
+    @classmethod
+    def _is_level(cls, level: str) -> str:
+        Level.parse(level)
+        return level
+
+
+class Settings(BaseModel):
+    """The whole file; ``data`` is of the template, and nothing is stored yet."""
+
+    server: Servers = Field(default_factory=Servers)
+    registry: Registry = Field(default_factory=Registry)
+    log: Log = Field(default_factory=Log)
+    data: dict[str, object] = Field(default_factory=dict)

@@ -1,0 +1,65 @@
+"""``trans -conf configs/config.yaml``: the transfer service."""
+
+import socket
+from contextlib import AsyncExitStack
+
+from api.trans.v1.trans_pb2_grpc import add_TransServicer_to_server
+from apps.trans.biz import Accounts
+from apps.trans.config import Settings
+from apps.trans.service import TransService
+from kit import App, __version__, log, run_command
+from kit.app import Flags
+from kit.config import Config, EnvSource, FileSource
+from kit.middleware.recovery import recovery
+from kit.registry import Registrar
+from kit.registry.etcd import EtcdRegistry
+from kit.transport.grpc import GrpcServer
+
+NAME = "trans"
+STOP_TIMEOUT_S = 10.0
+
+_log = log.get_logger()
+
+
+def main() -> int:
+    """Serve until SIGTERM, SIGQUIT or SIGINT; gives the exit status."""
+    flags = Flags(NAME, "Serves api.trans.v1.Trans over gRPC.", __version__)
+    flags.add(
+        "conf",
+        default="configs/config.yaml",
+        metavar="FILE|FOLDER",
+        help="the configuration, %(default)s by default; variables TRANS_… come on top",
+    )
+    return run_command(NAME, _serve(flags.parse_args().conf))
+
+
+async def _serve(conf: str) -> None:
+    config = Config(FileSource(conf), EnvSource("TRANS_"))
+    await config.load()
+    settings = config.scan(Settings)
+    log.configure(level=settings.log.level, form=settings.log.format)
+    listener = settings.server.grpc
+    server = GrpcServer(
+        network=listener.network,
+        address=listener.addr,
+        timeout=listener.timeout,
+        middleware=[recovery()],
+    )
+    add_TransServicer_to_server(TransService(Accounts()), server.services)
+    async with AsyncExitStack() as stack:
+        registrar: Registrar | None = None
+        if settings.registry.etcd is None:
+            _log.info("[app] no registry.etcd configured; reachable by address only")
+        else:
+            options = settings.registry.etcd.options()
+            registrar = await stack.enter_async_context(EtcdRegistry(options))
+        app = App(
+            id=socket.gethostname(),  # the template's choice: one instance a host
+            name=NAME,
+            version=__version__,
+            metadata={},
+            servers=[server],
+            registrar=registrar,
+            stop_timeout=STOP_TIMEOUT_S,
+        )
+        await app.run()
