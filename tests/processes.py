@@ -25,6 +25,18 @@ _PORTS = range(20_000, 30_000)
 
 _handed_out: set[int] = set()
 
+_COMMANDS = Path(sys.executable).parent
+COORDINATOR, TRANS, CLIENT = (str(_COMMANDS / name) for name in ("coordinator", "trans", "client"))
+
+_ELSEWHERE = """
+import socket, sys
+name = sys.argv.pop(1)
+socket.gethostname = lambda: name
+from apps.trans.main import main
+sys.exit(main())
+"""
+"""The transfer service as if on a machine of another name."""
+
 
 def free_port() -> int:
     """A port of loopback that nobody listens on and that was not handed out before."""
@@ -155,31 +167,101 @@ class Processes:
         self._started: list[Process] = []
 
     async def start(
-        self, name: str, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        self, name: str, *command: str, env: Mapping[str, str] | None = None
     ) -> Process:
-        """``python args…`` with the interpreter of the tests, in ``folder`` unless told.
+        """Start ``command`` in :attr:`folder`.
 
         Settings of the caller's shell that would change what a process does are taken away.
         """
         clean = {key: value for key, value in os.environ.items() if key in _KEPT}
         handle = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *args,
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**clean, "GRPC_VERBOSITY": "ERROR", **(env or {})},
-            cwd=cwd or self.folder,
+            cwd=self.folder,
         )
         process = Process(name, handle)
         process.follow()
         self._started.append(process)
         return process
 
+    async def coordinator(
+        self, port: int, *, etcd: str = "", folder: Path | None = None, ready: bool = True
+    ) -> Process:
+        """The coordinator with SQLite in ``folder``, polling every second.
+
+        Args:
+            port: where it serves gRPC.
+            etcd: where it announces itself as ``dtmservice`` and finds services; empty: direct.
+            folder: of its configuration and its database; a restart takes the same one.
+            ready: wait until it listens.
+        """
+        folder = folder or self.folder
+        config = folder / "coordinator.yaml"
+        config.write_text(coordinator_config(port, folder / "coordinator.db", etcd))
+        process = await self.start("coordinator", COORDINATOR, "-c", str(config))
+        if ready:
+            await process.listens(port)
+        return process
+
+    async def trans(
+        self, port: int, *, etcd: str = "", host: str = "", ready: bool = True
+    ) -> Process:
+        """The transfer service on loopback.
+
+        Args:
+            port: where it serves gRPC.
+            etcd: where it announces itself; empty: nowhere.
+            host: what it takes for the name of its machine: two on one machine would share a key.
+            ready: wait until it listens.
+        """
+        folder = self.folder / (host or "trans")
+        folder.mkdir(exist_ok=True)
+        config = folder / "config.yaml"
+        config.write_text(trans_config(f"127.0.0.1:{port}", etcd))
+        command = (sys.executable, "-c", _ELSEWHERE, host) if host else (TRANS,)
+        process = await self.start(host or "trans", *command, "-conf", str(config))
+        if ready:
+            await process.listens(port)
+        return process
+
+    async def client(self, dtm: str, busi: str, *flags: str) -> Process:
+        """The client; what it says is read once it has ended."""
+        process = await self.start("client", CLIENT, "-dtm", dtm, "-busi", busi, *flags)
+        await process.ended()
+        return process
+
     async def aclose(self) -> None:
         """Kill what still runs."""
         for process in reversed(self._started):
             await process.reap()
+
+
+def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
+    """YAML for the coordinator."""
+    text = (
+        "Listen: 127.0.0.1\n"
+        f"GrpcPort: {port}\n"
+        "Store:\n"
+        "  Driver: sqlite\n"
+        f"  Path: {database}\n"
+        "TransCronInterval: 1\n"
+        "MicroService:\n"
+        "  Driver: dtm-driver-kratos\n"
+    )
+    if etcd:
+        text += f"  Target: discovery://{etcd}/dtmservice\n  EndPoint: grpc://127.0.0.1:{port}\n"
+    return text
+
+
+def trans_config(address: str, etcd: str = "") -> str:
+    """YAML for the transfer service."""
+    text = f"server:\n  grpc:\n    addr: {address}\n    timeout: 1s\n"
+    if etcd:
+        text += f"registry:\n  etcd:\n    endpoints: [{etcd}]\n"
+    return text
 
 
 _KEPT = {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV"}
