@@ -174,8 +174,10 @@ def _problem(
 
 def _message(detail: ErrorDetails) -> str:
     message = detail["msg"]
-    for prefix in _PREFIXES:
-        message = message.removeprefix(prefix)
+    if detail["type"] in ("value_error", "assertion_error"):  # the model's own words
+        for prefix in _PREFIXES:
+            message = message.removeprefix(prefix)
+        return message
     return message[:1].lower() + message[1:]
 
 

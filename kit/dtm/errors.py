@@ -4,12 +4,12 @@
 
     kit.errors.Error
     └── DtmError
-        ├── Failure       the business says no      HTTP 409 · gRPC ABORTED · JSON-RPC -32901
-        ├── Ongoing       not yet, ask again        HTTP 425 · gRPC FAILED_PRECONDITION · JSON-RPC -32902
+        ├── Failure       the business says no  HTTP 409 · gRPC ABORTED · JSON-RPC -32901
+        ├── Ongoing       not yet, ask again    HTTP 425 · gRPC FAILED_PRECONDITION · -32902
         └── Duplicated    the barrier saw this call before
 
-A branch has three answers; everything else that leaves a handler is *unknown* and is asked again. An unexpected
-exception is therefore never read as FAILURE.
+A branch has three answers; everything else that leaves a handler is *unknown* and is asked again.
+An unexpected exception is therefore never read as FAILURE.
 
 Source: dtm-labs/dtm client/dtmcli/consts.go (ErrFailure, ErrOngoing, ErrDuplicated).
 """

@@ -1,6 +1,7 @@
-"""The vocabulary shared with dtm: every spelling that travels between processes, and nothing else.
+"""The vocabulary shared with dtm: every spelling that travels between processes.
 
-Source: dtm-labs/dtm client/dtmcli/consts.go, client/dtmcli/dtmimp/consts.go, dtmsvr/storage/trans.go.
+Source: dtm-labs/dtm client/dtmcli/consts.go, client/dtmcli/dtmimp/consts.go,
+dtmsvr/storage/trans.go.
 """
 
 from enum import StrEnum
@@ -72,7 +73,7 @@ class Protocol(StrEnum):
 
 
 class Result(StrEnum):
-    """The class of an answer. UNKNOWN is never written on the wire: it is everything that is not a word."""
+    """The class of an answer; UNKNOWN, all that is not one of the words, never travels."""
 
     SUCCESS = "SUCCESS"
     FAILURE = "FAILURE"

@@ -15,7 +15,7 @@ from kit.dtm.core import Policy
 from kit.dtm.driver import Driver
 from kit.dtm.driver.direct import DirectDriver
 from kit.dtm.driver.kratos import KratosDriver, parse_registry_target
-from kit.dtm.server.config import Settings, StoreSettings
+from kit.dtm.server.config import Settings, StoreSettings, without_effect
 from kit.dtm.server.coordinator import Coordinator
 from kit.dtm.store import Store
 from kit.dtm.store.memory import MemoryStore
@@ -41,6 +41,7 @@ async def _main(argv: list[str]) -> int:
         __version__,
     )
     flags.add("c", metavar="FILE", default="", help="configuration file (yaml, json, toml)")
+    flags.add("v", action="version", version=f"dtm version: v{__version__}", help="dtm's -version")
     flags.add("d", action="store_true", help="log level debug")
     options = flags.parse_args(argv)
     sources = [EnvSource()]
@@ -52,6 +53,8 @@ async def _main(argv: list[str]) -> int:
         form=settings.log.format,
         buffered=True,
     )
+    if unused := without_effect(settings):
+        logger.warning("configuration without effect yet: %s", ", ".join(unused))
     await serve(settings)
     return 0
 
@@ -103,15 +106,10 @@ async def serve(settings: Settings) -> None:
 
 
 def _store(settings: StoreSettings) -> Store:
-    durable = settings.driver == "sqlite"
-    if not durable:
-        if settings.require_durable:
-            raise ValueError(
-                "Store.Driver: memory loses everything at exit, and Store.RequireDurable is true"
-            )
-        logger.warning("Store.Driver memory: every transaction is lost when this process ends")
-        return MemoryStore()
-    return SqliteStore(settings.path)
+    if settings.driver == "sqlite":
+        return SqliteStore(settings.path)
+    logger.warning("Store.Driver memory: every transaction is lost when this process ends")
+    return MemoryStore()
 
 
 if __name__ == "__main__":
