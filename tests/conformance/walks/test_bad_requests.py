@@ -1,4 +1,4 @@
-"""What the coordinator refuses, it refuses with the field, the value and the way out, and stores nothing."""
+"""What the coordinator refuses: it names field, value and way out, and stores nothing."""
 
 import json
 import sqlite3
@@ -100,7 +100,7 @@ async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[De
 async def test_a_request_that_can_never_work(
     deployed: Deployed, spoil: Spoil, said: list[str], request: pytest.FixtureRequest
 ) -> None:
-    """INVALID_ARGUMENT that names the field and the value; nothing is stored, the gid stays free."""
+    """INVALID_ARGUMENT names the field and the value; nothing is stored, the gid stays free."""
     gid = request.node.callspec.id.replace(" ", "-")
     spoiled = deployed.request(gid)
     spoil(spoiled)

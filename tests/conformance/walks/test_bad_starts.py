@@ -142,10 +142,10 @@ async def test_a_service_that_nobody_announced(run: Processes, etcd: EtcdServer)
 @pytest.mark.parametrize("program", PROGRAMS)
 async def test_a_flag_that_does_not_exist(run: Processes, program: str) -> None:
     """Exit 2 and one line that says where the flags are told."""
-    process = await run.start(program, PROGRAMS[program][0], "-config", "x")
+    process = await run.start(program, PROGRAMS[program][0], "-nonsense")
     assert await process.ended() == USAGE
     (line,) = process.lines
-    assert "-config" in line
+    assert "-nonsense" in line
     assert "-help" in line
 
 

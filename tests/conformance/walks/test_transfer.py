@@ -35,7 +35,7 @@ async def listed(keys: EtcdClient, service: str, number: int) -> dict[str, str]:
 async def eventually(holds: Callable[[], bool], within: float) -> None:
     """Wait until ``holds``."""
     async with asyncio.timeout(within):
-        while not holds():  # noqa: ASYNC110  (what is waited for happens in another process)
+        while not holds():
             await asyncio.sleep(0.02)
 
 
