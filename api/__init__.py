@@ -1,0 +1,1 @@
+"""Protocol definitions of the services, and what is generated from them."""

@@ -21,6 +21,7 @@ from kit.config.source import MAX_ITEM_BYTES, KeyValue, Source
 
 if TYPE_CHECKING:
     from kit.config.env import EnvSource
+    from kit.config.etcd import EtcdSource
     from kit.config.file import FileSource
     from kit.config.loader import Config, Observer, Value
     from kit.config.types import Duration
@@ -29,6 +30,7 @@ _HOMES = {
     "Config": "kit.config.loader",
     "Duration": "kit.config.types",
     "EnvSource": "kit.config.env",
+    "EtcdSource": "kit.config.etcd",
     "FileSource": "kit.config.file",
     "Observer": "kit.config.loader",
     "Value": "kit.config.loader",
@@ -48,6 +50,7 @@ __all__ = [
     "ConfigError",
     "Duration",
     "EnvSource",
+    "EtcdSource",
     "FileSource",
     "KeyValue",
     "Observer",

@@ -75,7 +75,7 @@ class MicroServiceSettings(_Section):
     def _complete(self) -> Self:
         registry = parse_registry_target(self.target)
         if registry and self.driver == "default":
-            raise ValueError("MicroService.Target is set but Driver is default; use dtm-driver-kratos")
+            raise ValueError("Target is set but Driver is default; use dtm-driver-kratos")
         if registry and not self.end_points:
             raise ValueError(
                 "Target is set but EndPoint is empty; write for example grpc://localhost:36790"

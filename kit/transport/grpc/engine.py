@@ -28,7 +28,7 @@ MESSAGE_LIMIT = 4 * 1024 * 1024
 """What a peer may send in one message, in bytes: the default of gRPC."""
 
 
-class RpcFailed(Exception):  # noqa: N818  (gRPC knows RpcError already)
+class RpcFailed(Exception):
     """A call ended with a status other than OK.
 
     Args:
