@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 import random
 import shutil
 import signal
@@ -116,9 +117,10 @@ class EtcdServer:
             self._process = None
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
+        """SIGSTOP, and wait until it stands: connections stay open and nobody answers."""
         assert self._process is not None, "etcd does not run"
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """SIGCONT: go on."""
