@@ -141,6 +141,11 @@ class Demo:
     async def etcd(self) -> str:
         """``host:port,…`` of an etcd that answers."""
         if endpoints := os.environ.get("ETCD_ENDPOINTS"):
+            if await announced(endpoints, "") is None:
+                raise DemoFailed(
+                    f"no etcd answers at {endpoints}, from ETCD_ENDPOINTS; start it, or unset the"
+                    " variable to use an own one"
+                )
             show("etcd", f"the one at {endpoints}, from ETCD_ENDPOINTS")
             return endpoints
         if (binary := find_etcd()) is None:
@@ -209,15 +214,30 @@ class Demo:
             str(COMMANDS / "client"),
             *("-dtm", f"discovery://{etcd}/dtmservice", "-busi", f"discovery://{etcd}/trans"),
         )
-        try:
-            async with asyncio.timeout(READY_WITHIN):
-                status = await part.ended()
-        except TimeoutError:
-            raise await part.failure(f"has no answer after {READY_WITHIN:.0f} s") from None
+        status = await self._first_end(part)
         if status != 0:
             raise await part.failure("did not succeed")
         found = re.search(r"gid[:= ]+(\S+)", "\n".join(part.last))
         return found[1].rstrip(",.;") if found else "?"
+
+    async def _first_end(self, part: Part) -> int:
+        """The exit status of ``part``, which ends before those that serve.
+
+        Raises:
+            DemoFailed: another one ended first, or none in time.
+        """
+        waiting = {asyncio.create_task(each.ended()): each for each in (part, *self._parts)}
+        ended, _ = await asyncio.wait(
+            waiting, timeout=READY_WITHIN, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        if not ended:
+            raise await part.failure(f"has no answer after {READY_WITHIN:.0f} s")
+        for each in self._parts:
+            await each.check()
+        return ended.pop().result()
 
 
 async def announced(etcd: str, service: str) -> str | None:
@@ -225,7 +245,7 @@ async def announced(etcd: str, service: str) -> str | None:
     try:
         async with EtcdClient(etcd) as client:
             listing = await client.get_prefix(f"/microservices/{service}/")
-    except EtcdError:
+    except (EtcdError, ValueError):  # no answer, or text that is no address
         return None
     return "\n".join(item.value.decode(errors="replace") for item in listing.items)
 
@@ -276,6 +296,7 @@ async def demonstrate() -> str:
 
 def main(_: Sequence[str] = ()) -> int:
     """Exit status: see the module."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         print(f"\n{asyncio.run(demonstrate())}")
     except DemoFailed as failure:

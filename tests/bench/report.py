@@ -93,7 +93,8 @@ def machine() -> str:
     return (
         f"{os.cpu_count()} x {models[0] if models else platform.machine()}, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"{packages}, SQLite {apsw.sqlite_lib_version()}"
+        f"{packages}, SQLite {apsw.sqlite_lib_version()}; "
+        f"load average {os.getloadavg()[0]:.1f} in the minute before"
     )
 
 
