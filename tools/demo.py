@@ -160,6 +160,7 @@ class Demo:
             "etcd",
             ready,
             *(binary, "--name=demo", f"--data-dir={self._folder / 'etcd'}", "--log-level=error"),
+            "--enable-grpc-gateway=false",
             *(f"--listen-client-urls={here}", f"--advertise-client-urls={here}"),
             *(f"--listen-peer-urls={to_peers}", f"--initial-advertise-peer-urls={to_peers}"),
             *(f"--initial-cluster=demo={to_peers}", "--heartbeat-interval=10"),

@@ -11,6 +11,7 @@ writes docs/benchmarks.md unless ``--dry``.
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, help="run the coordinator under cProfile into this")
     options = parser.parse_args()
     clients = [int(number) for number in options.clients.split(",")]
+    busy = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-")))
         try:
@@ -129,6 +131,7 @@ def main() -> int:
             report.verdict(rows, syncs, REACH_AT, REACH),
             dict(parts),
             command=" ".join(["python -m tests.bench", *sys.argv[1:]]),
+            busy=busy,
             measured=f"{options.rounds} rounds of {options.seconds:g} s",
         )
         (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")

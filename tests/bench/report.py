@@ -85,8 +85,8 @@ def verdict(rows: Sequence[Row], syncs: float, clients: int, reach: float) -> st
     return said
 
 
-def machine() -> str:
-    """What it ran on, in a line."""
+def machine(busy: float) -> str:
+    """What it ran on, in a line; ``busy`` is the load average before the run."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     models = [line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line]
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _present())
@@ -94,7 +94,16 @@ def machine() -> str:
         f"{os.cpu_count()} x {models[0] if models else platform.machine()}, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
         f"{packages}, SQLite {apsw.sqlite_lib_version()}; "
-        f"load average {os.getloadavg()[0]:.1f} in the minute before"
+        f"load average before: {busy:.1f}{_warning(busy)}"
+    )
+
+
+def _warning(busy: float) -> str:
+    """What a reader has to know of a machine that others were using."""
+    if busy < (os.cpu_count() or 1) / 4:
+        return ""
+    return (
+        " (**not idle: rates are too low and ratios uncertain; run it again on a quiet machine**)"
     )
 
 
@@ -104,12 +113,18 @@ def _present() -> list[str]:
 
 
 def page(
-    rows: Sequence[Row], conclusion: str, others: Mapping[str, str], *, command: str, measured: str
+    rows: Sequence[Row],
+    conclusion: str,
+    others: Mapping[str, str],
+    *,
+    command: str,
+    measured: str,
+    busy: float,
 ) -> str:
     """docs/benchmarks.md."""
     return _PAGE.format(
         date=datetime.now(UTC).date(),
-        machine=machine(),
+        machine=machine(busy),
         table=table(rows),
         conclusion=conclusion,
         command=command,
