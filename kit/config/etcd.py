@@ -85,12 +85,20 @@ class EtcdSource:
             part.up() if error is None else part.down(error.message)
             watching.set()  # away or not: who loads now hears of what comes later
 
-        last: dict[bytes, int] | None = None
-        async for state in follow(self._client, self._path, prefix=self._prefix, report=report):
-            revisions = {key: item.mod_revision for key, item in state.items()}
-            if last is not None and revisions != last:
-                changed.set()
-            last = revisions
+        last: dict[bytes, tuple[int, bytes]] | None = None
+        states = follow(self._client, self._path, prefix=self._prefix, report=report)
+        try:
+            async for state in states:
+                seen = {key: (item.mod_revision, item.value) for key, item in state.items()}
+                # The first state is no change, unless etcd was away when the block was entered:
+                # who loaded meanwhile may have seen another one.
+                if seen != last and watching.is_set():
+                    changed.set()
+                last = seen
+        except Exception:
+            watching.set()  # nobody waits for a watch that will not come
+            _log.exception("config: the watch of %s failed", self._path)
+            raise
 
     def _item(self, item: Item) -> KeyValue:
         key = item.key.decode(errors="replace")

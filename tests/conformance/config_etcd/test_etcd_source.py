@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from kit.config import Config, ConfigError
 from kit.config.etcd import EtcdSource
 from kit.etcd import EtcdClient, EtcdOptions
-from kit.testing.etcd import EtcdServer
+from kit.testing.etcd import EtcdServer, etcd_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,6 +56,26 @@ async def test_an_observer_hears_of_a_change(etcd: EtcdServer) -> None:
                 await client.put("/config/four.yaml", "addr: h:2")
                 assert await heard.get() == "h:2"
             assert heard.empty()
+
+
+async def test_a_change_during_an_outage_is_heard() -> None:
+    """Whether etcd goes away while it is watched or is away when the watch begins."""
+    async with etcd_server() as server, EtcdClient(server.endpoint) as client:
+        await client.put("/five.yaml", "addr: h:1")
+        async with EtcdSource(server.endpoint, "/five.yaml") as source:
+            async with source.watch() as changes, asyncio.timeout(10):
+                await client.put("/five.yaml", "addr: h:2")
+                await anext(changes)
+                server.kill()
+                await server.start()
+                await client.put("/five.yaml", "addr: h:3")
+                await anext(changes)
+            server.kill()
+            async with source.watch() as changes, asyncio.timeout(10):
+                await server.start()
+                await client.put("/five.yaml", "addr: h:4")
+                await anext(changes)
+            assert [item.value for item in await source.load()] == [b"addr: h:4"]
 
 
 async def test_an_etcd_that_is_not_there_is_named() -> None:
