@@ -1,6 +1,16 @@
-"""What a user of the kit tests with: time by hand, and checks for own implementations."""
+"""What a user of the kit tests with: time by hand, real servers, checks for own implementations."""
 
 from kit.testing.clock import ManualClock
+from kit.testing.etcd import EtcdServer, EtcdServerTls, etcd_server, find_etcd
+from kit.testing.registry import check_registry
 from kit.testing.store import check_store
 
-__all__ = ["ManualClock", "check_store"]
+__all__ = [
+    "EtcdServer",
+    "EtcdServerTls",
+    "ManualClock",
+    "check_registry",
+    "check_store",
+    "etcd_server",
+    "find_etcd",
+]
