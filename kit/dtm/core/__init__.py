@@ -5,13 +5,12 @@ that the coordinator carries out, in order. It reads no clock, draws no random n
 I/O, so that every order of events can be tried in a test.
 """
 
-from dataclasses import replace
 from typing import assert_never
 
 from kit.dtm.core import msg
 from kit.dtm.core.commands import Answer, Call, Command, Outcome, Reply, Save, Wake
 from kit.dtm.core.events import Aborted, Answered, Event, Prepared, Request, Submitted, Woken
-from kit.dtm.core.model import Branch, BranchKey, Options, Policy, Round, Transaction
+from kit.dtm.core.model import Branch, BranchKey, Options, Policy, Round, Transaction, changed
 from kit.dtm.wire import Result, Status, TransType, with_result_word
 
 MODES = frozenset({TransType.MSG})
@@ -74,7 +73,7 @@ def _submitted(
     if conflict := _conflict(tx, event.request):
         return tx, [conflict]
     if tx.status is Status.PREPARED:
-        tx = replace(
+        tx = changed(
             tx,
             options=tx.options.overlaid(event.request.options),
             custom_data=event.request.custom_data or tx.custom_data,

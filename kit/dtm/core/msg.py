@@ -14,11 +14,10 @@ Source: dtm-labs/dtm dtmsvr/trans_type_msg.go, ProcessOnce.
 """
 
 import json
-from dataclasses import replace
 
 from kit.dtm.core.commands import Answer, Call, Command, Outcome, Reply, Save, Wake
 from kit.dtm.core.events import Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction
+from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
 from kit.dtm.core.retry import base_interval, doubled_interval, fails_at, retry_at
 from kit.dtm.wire import QUERY_BRANCH_ID, BranchStatus, Op, Result, Status, with_result_word
 
@@ -50,9 +49,9 @@ def created(event: Prepared | Submitted, policy: Policy) -> Step:
     )
     base = base_interval(tx, policy)
     if isinstance(event, Prepared):
-        tx = replace(tx, next_cron_interval=base, next_cron_time=fails_at(tx, policy))
+        tx = changed(tx, next_cron_interval=base, next_cron_time=fails_at(tx, policy))
         return tx, [Save(tx, tx.branches, release=True), Reply(Outcome.SUCCESS), _wake(tx)]
-    tx = replace(tx, next_cron_interval=base, next_cron_time=event.now + base * 1000)
+    tx = changed(tx, next_cron_interval=base, next_cron_time=event.now + base * 1000)
     return _begin(tx, event.now, tx.branches, _accepted(event))
 
 
@@ -60,7 +59,7 @@ def submitted(tx: Transaction, event: Submitted, policy: Policy) -> Step:
     """A Submit for a message that is prepared, or submitted already and asked for once more."""
     if tx.status is Status.PREPARED:
         base = base_interval(tx, policy)
-        tx = replace(
+        tx = changed(
             tx,
             status=Status.SUBMITTED,
             update_time=event.now,
@@ -90,10 +89,10 @@ def woken(tx: Transaction, now: int, policy: Policy) -> Step:
         return _resume(tx, now)
     due = fails_at(tx, policy)
     if now < due:
-        tx = replace(tx, next_cron_time=due)
+        tx = changed(tx, next_cron_time=due)
         return tx, [Save(tx, release=True), _wake(tx)]
     if not tx.query_prepared:  # dtm sends a message whose sender cannot be asked
-        tx = replace(tx, status=Status.SUBMITTED, update_time=now)
+        tx = changed(tx, status=Status.SUBMITTED, update_time=now)
         return _begin(tx, now, (), [])
     query = Branch(QUERY_BRANCH_ID, Op.MSG, tx.query_prepared)
     return _call(tx, (query,))
@@ -104,19 +103,19 @@ def answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
     assert tx.round is not None
     if event.key == (QUERY_BRANCH_ID, Op.MSG):
         return _query_answered(tx, event, policy)
-    rest = replace(tx.round, calling=tx.round.calling - {event.key})
-    tx = replace(tx, round=rest)
+    rest = changed(tx.round, calling=tx.round.calling - {event.key})
+    tx = changed(tx, round=rest)
     if event.result is Result.SUCCESS:
         return _succeeded(tx, event, policy)
     return _did_not_succeed(tx, event, policy)
 
 
 def _query_answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
-    tx = replace(tx, round=None)
+    tx = changed(tx, round=None)
     match event.result:
         case Result.SUCCESS:
             base = base_interval(tx, policy)
-            tx = replace(
+            tx = changed(
                 tx,
                 status=Status.SUBMITTED,
                 update_time=event.now,
@@ -126,7 +125,7 @@ def _query_answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
             return _begin(tx, event.now, (), [])
         case Result.FAILURE:
             tx = _ended(
-                replace(tx, rollback_reason=_shortened(event.text)), Status.FAILED, event.now
+                changed(tx, rollback_reason=_shortened(event.text)), Status.FAILED, event.now
             )
             return tx, [Save(tx, release=True)]
         case Result.ONGOING:
@@ -139,11 +138,11 @@ def _succeeded(tx: Transaction, event: Answered, policy: Policy) -> Step:
     running = tx.round
     assert running is not None
     rows = tuple(
-        replace(b, status=BranchStatus.SUCCEED, finish_time=event.now)
+        changed(b, status=BranchStatus.SUCCEED, finish_time=event.now)
         for b in tx.branches
         if b.key == event.key
     )
-    tx = _with_branches(replace(tx, update_time=event.now), rows)
+    tx = _with_branches(changed(tx, update_time=event.now), rows)
     pending = _pending(tx)
     if not pending:
         tx = _ended(tx, Status.SUCCEED, event.now)
@@ -152,7 +151,7 @@ def _succeeded(tx: Transaction, event: Answered, policy: Policy) -> Step:
         return tx, [Save(tx, rows, deferred=True)]
     if running.failed is not None:
         return _round_failed(tx, event, policy, rows)
-    tx = replace(tx, next_cron_interval=base_interval(tx, policy))
+    tx = changed(tx, next_cron_interval=base_interval(tx, policy))
     tx, calls = _call(tx, pending[:1])
     return tx, [Save(tx, rows, deferred=True), *calls]
 
@@ -165,8 +164,8 @@ def _did_not_succeed(tx: Transaction, event: Answered, policy: Policy) -> Step:
     if running.failed is None:
         answers = [_answer_for(event)]
     if running.failed in (None, Result.ONGOING):
-        running = replace(running, failed=event.result)
-        tx = replace(tx, round=running)
+        running = changed(running, failed=event.result)
+        tx = changed(tx, round=running)
     if running.calling:
         return tx, answers
     tx, commands = _round_failed(tx, event, policy, ())
@@ -188,7 +187,7 @@ def _round_failed(
 def _retry_later(
     tx: Transaction, event: Answered, interval: int, rows: tuple[Branch, ...] = ()
 ) -> Step:
-    tx = replace(
+    tx = changed(
         tx,
         round=None,
         update_time=event.now,
@@ -201,7 +200,7 @@ def _retry_later(
 def _begin(tx: Transaction, now: int, rows: tuple[Branch, ...], accepted: list[Command]) -> Step:
     """Save a message that just became submitted; carry it out, or wait when it is delayed."""
     if delay := delay_of(tx.custom_data):
-        tx = replace(tx, next_cron_time=now + delay * 1000)
+        tx = changed(tx, next_cron_time=now + delay * 1000)
         save = Save(tx, rows, release=True)
         return tx, [save, *accepted, _wake(tx), Answer(Outcome.FAILURE, _NOT_SUCCESS)]
     tx, rows, ended = _skip_empty(tx, rows, now)
@@ -216,7 +215,7 @@ def _resume(tx: Transaction, now: int) -> Step:
     """Go on with a submitted message: a retry, or a coordinator that took it over."""
     due = tx.create_time + delay_of(tx.custom_data) * 1000
     if now < due:
-        tx = replace(tx, next_cron_time=due)
+        tx = changed(tx, next_cron_time=due)
         return tx, [
             Save(tx, release=True),
             _wake(tx),
@@ -233,7 +232,7 @@ def _skip_empty(
 ) -> tuple[Transaction, tuple[Branch, ...], bool]:
     """Count branches without a URL as done; tell whether that was all there was to do."""
     empty = tuple(
-        replace(b, status=BranchStatus.SUCCEED, finish_time=now)
+        changed(b, status=BranchStatus.SUCCEED, finish_time=now)
         for b in tx.branches
         if not b.url and b.status is BranchStatus.PREPARED
     )
@@ -248,7 +247,7 @@ def _skip_empty(
 def _call(tx: Transaction, branches: tuple[Branch, ...]) -> Step:
     running = Round() if tx.round is None else tx.round
     calling = running.calling | {b.key for b in branches}
-    tx = replace(tx, round=replace(running, calling=calling))
+    tx = changed(tx, round=changed(running, calling=calling))
     return tx, [Call(b, tx.options.request_timeout) for b in branches]
 
 
@@ -262,12 +261,12 @@ def _pending(tx: Transaction) -> tuple[Branch, ...]:
 
 
 def _with_branches(tx: Transaction, rows: tuple[Branch, ...]) -> Transaction:
-    changed = {b.key: b for b in rows}
-    return replace(tx, branches=tuple(changed.get(b.key, b) for b in tx.branches))
+    new = {b.key: b for b in rows}
+    return changed(tx, branches=tuple(new.get(b.key, b) for b in tx.branches))
 
 
 def _ended(tx: Transaction, status: Status, now: int) -> Transaction:
-    return replace(
+    return changed(
         tx,
         status=status,
         update_time=now,
