@@ -215,7 +215,9 @@ class Connection:
                         raise
                     failure = error
             if self._clock.monotonic() + _ROUND_PAUSE >= deadline:
-                raise failure
+                if len(members) == 1:
+                    raise failure
+                raise EtcdUnavailable(", ".join(members), failure.detail) from failure
             await self._clock.sleep(_ROUND_PAUSE)
 
     async def _attempt(self, invoke: Invoke[R], seconds: float, *, with_token: bool) -> R:

@@ -29,6 +29,7 @@ class EtcdError(Error):
 
     Attributes:
         endpoint: ``host:port`` of the member, or several, separated by commas.
+        detail: the message without the endpoint.
     """
 
     CODE: ClassVar[int] = 500
@@ -37,6 +38,7 @@ class EtcdError(Error):
     def __init__(self, endpoint: str, message: str) -> None:
         super().__init__(self.CODE, self.REASON, f"etcd at {endpoint}: {message}")
         self.endpoint = endpoint
+        self.detail = message
 
 
 class EtcdUnavailable(EtcdError):
