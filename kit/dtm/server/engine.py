@@ -39,7 +39,7 @@ from kit.dtm.core import (
     Woken,
     step,
 )
-from kit.dtm.server.caller import BranchAnswer, Caller
+from kit.dtm.server.caller import Caller
 from kit.dtm.store import Change, GidExists, Held, LostLease, Store, StoreUnavailable
 from kit.dtm.wire import Result
 
@@ -323,11 +323,7 @@ class Engine:
         tx = live.tx
         assert tx is not None
         limit = float(call.timeout) or self._request_timeout
-        try:
-            async with asyncio.timeout(limit + 1):  # a caller that forgets its own limit
-                answer = await self._caller.call(tx, call.branch, limit)
-        except TimeoutError:
-            answer = BranchAnswer(Result.UNKNOWN, f"no answer in {limit:g} s")
+        answer = await self._caller.call(tx, call.branch, limit)
         if answer.result is not Result.SUCCESS:
             logger.warning(
                 "branch did not succeed",

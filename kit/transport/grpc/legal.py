@@ -4,24 +4,29 @@ Source: grpc-go internal/metadata/metadata.go, Validate.
 """
 
 import re
+from functools import lru_cache
 
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc.engine import RawMetadata
 from kit.transport.grpc.failure import RpcError
 
 _KEY = re.compile(r"[0-9a-z_.\-]+")
-_TEXT = re.compile(r"[\x20-\x7e]*")
+
+
+@lru_cache(maxsize=1024)
+def _legal_key(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
 
 
 def complaint(key: str, value: str | bytes) -> str:
     """What is wrong with a pair; empty when nothing is."""
-    if not _KEY.fullmatch(key):
+    if not _legal_key(key):
         return f'header key "{key}" contains illegal characters not in [0-9a-z-_.]'
     if key.endswith("-bin"):
         return "" if isinstance(value, bytes) else f'header key "{key}" needs a value of bytes'
     if not isinstance(value, str):
         return f'header key "{key}" needs a value of text; keys of bytes end in -bin'
-    if not _TEXT.fullmatch(value):
+    if not (value.isascii() and value.isprintable()):
         return f'header key "{key}" contains value with non-printable ASCII characters'
     return ""
 
