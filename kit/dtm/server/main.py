@@ -4,6 +4,7 @@ Source: dtm-labs/dtm dtmsvr/entry/main.go.
 """
 
 import gc
+import os
 import socket
 import sys
 import uuid
@@ -32,6 +33,7 @@ logger = log.get_logger()
 
 def main() -> None:
     """Run the coordinator until a signal; never returns."""
+    _yield_rarely()
     sys.exit(run_command(PROG, _main(sys.argv[1:])))
 
 
@@ -105,6 +107,19 @@ async def serve(settings: Settings) -> None:
         logger.info("starting dtm coordinator", version=__version__, host=socket.gethostname())
         _calm_garbage_collector()
         await app.run()
+
+
+def _yield_rarely() -> None:
+    """Schedule as batch work: a thread that becomes ready does not push the event loop aside.
+
+    grpcio wakes a thread of its own for each of the four or five events of a call; on a busy
+    machine each of them would preempt the loop (docs/adr/0008-batch-scheduling.md).
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        try:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        except OSError as error:
+            logger.debug("batch scheduling is not allowed here", reason=str(error))
 
 
 def _calm_garbage_collector() -> None:
