@@ -374,7 +374,9 @@ class Engine:
             live.flush = None
         if live.held and live.tx is not None:
             try:
-                await self._save(live, Save(replace(live.tx, round=None), release=True))
+                tx = replace(live.tx, round=None)
+                # every row: a save that was cut short may not have written those that it brought
+                await self._save(live, Save(tx, tx.branches, release=True))
             except (LostLease, StoreUnavailable) as error:
                 logger.warning("lease not given back", gid=live.gid, reason=error.message)
         self._forget(live, "the coordinator is stopping")
