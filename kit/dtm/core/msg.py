@@ -213,9 +213,8 @@ def _begin(tx: Transaction, now: int, rows: tuple[Branch, ...], accepted: list[C
 
 def _resume(tx: Transaction, now: int) -> Step:
     """Go on with a submitted message: a retry, or a coordinator that took it over."""
-    due = tx.create_time + delay_of(tx.custom_data) * 1000
-    if now < due:
-        tx = changed(tx, next_cron_time=due)
+    due = tx.next_cron_time
+    if delay_of(tx.custom_data) and due is not None and now < due:  # submitted again meanwhile
         return tx, [
             Save(tx, release=True),
             _wake(tx),
