@@ -103,11 +103,10 @@ def answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
     assert tx.round is not None
     if event.key == (QUERY_BRANCH_ID, Op.MSG):
         return _query_answered(tx, event, policy)
-    rest = changed(tx.round, calling=tx.round.calling - {event.key})
-    tx = changed(tx, round=rest)
+    running = Round(tx.round.calling - {event.key}, tx.round.failed)
     if event.result is Result.SUCCESS:
-        return _succeeded(tx, event, policy)
-    return _did_not_succeed(tx, event, policy)
+        return _succeeded(tx, event, policy, running)
+    return _did_not_succeed(tx, event, policy, running)
 
 
 def _query_answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
@@ -134,38 +133,40 @@ def _query_answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
             return _retry_later(tx, event, doubled_interval(tx, policy))
 
 
-def _succeeded(tx: Transaction, event: Answered, policy: Policy) -> Step:
-    running = tx.round
-    assert running is not None
+def _succeeded(tx: Transaction, event: Answered, policy: Policy, running: Round) -> Step:
     rows = tuple(
         changed(b, status=BranchStatus.SUCCEED, finish_time=event.now)
         for b in tx.branches
         if b.key == event.key
     )
-    tx = _with_branches(changed(tx, update_time=event.now), rows)
-    pending = _pending(tx)
+    branches = _with(tx.branches, rows)
+    pending = _pending(branches)
     if not pending:
-        tx = _ended(tx, Status.SUCCEED, event.now)
+        tx = _ended(tx, Status.SUCCEED, event.now, branches)
         return tx, [Save(tx, rows, release=True), Answer(Outcome.SUCCESS)]
     if running.calling:
+        tx = changed(tx, branches=branches, update_time=event.now, round=running)
         return tx, [Save(tx, rows, deferred=True)]
     if running.failed is not None:
+        tx = changed(tx, branches=branches, round=running)
         return _round_failed(tx, event, policy, rows)
-    tx = changed(tx, next_cron_interval=base_interval(tx, policy))
-    tx, calls = _call(tx, pending[:1])
-    return tx, [Save(tx, rows, deferred=True), *calls]
+    following = pending[0]
+    tx = changed(
+        tx,
+        branches=branches,
+        update_time=event.now,
+        next_cron_interval=base_interval(tx, policy),
+        round=Round(frozenset((following.key,))),
+    )
+    return tx, [Save(tx, rows, deferred=True), Call(following, tx.options.request_timeout)]
 
 
-def _did_not_succeed(tx: Transaction, event: Answered, policy: Policy) -> Step:
+def _did_not_succeed(tx: Transaction, event: Answered, policy: Policy, running: Round) -> Step:
     """Remember the failure; the client need not wait for the other calls of a concurrent round."""
-    running = tx.round
-    assert running is not None
-    answers: list[Command] = []
-    if running.failed is None:
-        answers = [_answer_for(event)]
+    answers: list[Command] = [_answer_for(event)] if running.failed is None else []
     if running.failed in (None, Result.ONGOING):
-        running = changed(running, failed=event.result)
-        tx = changed(tx, round=running)
+        running = Round(running.calling, event.result)
+    tx = changed(tx, round=running)
     if running.calling:
         return tx, answers
     tx, commands = _round_failed(tx, event, policy, ())
@@ -236,9 +237,9 @@ def _skip_empty(
         if not b.url and b.status is BranchStatus.PREPARED
     )
     if empty:
-        tx = _with_branches(tx, empty)
+        tx = changed(tx, branches=_with(tx.branches, empty))
         rows = tuple({b.key: b for b in (*rows, *empty)}.values())
-    if not _pending(tx):
+    if not _pending(tx.branches):
         return _ended(tx, Status.SUCCEED, now), rows, True
     return tx, rows, False
 
@@ -251,23 +252,26 @@ def _call(tx: Transaction, branches: tuple[Branch, ...]) -> Step:
 
 
 def _next_branches(tx: Transaction) -> tuple[Branch, ...]:
-    pending = _pending(tx)
+    pending = _pending(tx.branches)
     return pending if is_concurrent(tx) else pending[:1]
 
 
-def _pending(tx: Transaction) -> tuple[Branch, ...]:
-    return tuple(b for b in tx.branches if b.status is BranchStatus.PREPARED)
+def _pending(branches: tuple[Branch, ...]) -> tuple[Branch, ...]:
+    return tuple(b for b in branches if b.status is BranchStatus.PREPARED)
 
 
-def _with_branches(tx: Transaction, rows: tuple[Branch, ...]) -> Transaction:
+def _with(branches: tuple[Branch, ...], rows: tuple[Branch, ...]) -> tuple[Branch, ...]:
     new = {b.key: b for b in rows}
-    return changed(tx, branches=tuple(new.get(b.key, b) for b in tx.branches))
+    return tuple(new.get(b.key, b) for b in branches)
 
 
-def _ended(tx: Transaction, status: Status, now: int) -> Transaction:
+def _ended(
+    tx: Transaction, status: Status, now: int, branches: tuple[Branch, ...] | None = None
+) -> Transaction:
     return changed(
         tx,
         status=status,
+        branches=tx.branches if branches is None else branches,
         update_time=now,
         finish_time=now if status is Status.SUCCEED else None,
         rollback_time=now if status is Status.FAILED else None,

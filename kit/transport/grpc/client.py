@@ -23,6 +23,7 @@ from kit.transport.grpc.engine import (
 )
 from kit.transport.grpc.failure import RpcError
 from kit.transport.grpc.grpcio import GrpcioConnection
+from kit.transport.grpc.legal import checked
 from kit.transport.grpc.pool import Pool
 from kit.transport.grpc.resolver import SUBSET, Resolver
 from kit.transport.grpc.stream import Requests, StreamCall
@@ -88,6 +89,7 @@ class GrpcClient:
         self._target = parse_target(target)
         self.target = target
         self.timeout = timeout if timeout > 0 else None
+        self._plain = not middleware
         self.middleware = chain(middleware)
         self.stream_middleware = chain(stream_middleware)
         limits, keepalive = limits or Limits(), keepalive or Keepalive()
@@ -164,6 +166,11 @@ class GrpcClient:
             NoAvailableNode: nobody is there to be called.
             RegistryUnavailable: the registry has not said yet who is there.
         """
+        if self._plain:  # nobody looks at the call, so nothing is kept for a look at it
+            limit = self.timeout if timeout is None else timeout
+            info = new_call(self.target, method, limit, None)
+            sent = checked(tuple(metadata))
+            return (await self.pool.unary(method, request, sent, info)).message
         call = self._raw.get(method)
         if call is None:
             call = self.unary_unary(method)
