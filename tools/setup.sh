@@ -35,7 +35,15 @@ if [ "$link_only" = 0 ]; then
     uv=$(command -v uv || true)
     if [ -z "$uv" ]; then
         uv=.venv/bin/uv
-        [ -x "$uv" ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+        if [ ! -x "$uv" ]; then
+            # a .venv that uv made has no pip of its own
+            .venv/bin/python -m pip --version > /dev/null 2>&1 ||
+                .venv/bin/python -m ensurepip > /dev/null 2>&1 || {
+                echo "setup: .venv has no pip and cannot get one; try: make clean build" >&2
+                exit 2
+            }
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+        fi
     fi
     echo "setup: installing the locked packages"
     VIRTUAL_ENV=$PWD/.venv "$uv" pip install --quiet --require-hashes -r requirements.lock
