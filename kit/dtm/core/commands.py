@@ -57,10 +57,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer the API call that brought this event."""
+    """Answer the API call that brought this event.
+
+    Attributes:
+        tx: the stored transaction, for whom prepares a workflow that is known already.
+    """
 
     outcome: Outcome
     text: str = ""
+    tx: Transaction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +88,19 @@ class Wake:
     at: int
 
 
-Command: TypeAlias = Save | Call | Reply | Answer | Wake
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Tell whoever watches that a branch gives no usable answer again and again.
+
+    Attributes:
+        branch: its URL.
+        error: what it said last, or why it could not be asked.
+        retry_count: doublings of the interval since the first try.
+    """
+
+    branch: str
+    error: str
+    retry_count: int
+
+
+Command: TypeAlias = Save | Call | Reply | Answer | Wake | Alert

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kit.dtm.core.model import Branch, BranchKey, Options
-from kit.dtm.wire import Protocol, Result, TransType
+from kit.dtm.wire import Protocol, Result, Status, TransType
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +12,11 @@ class Request:
     """What a client asks for, checked for form but not yet for what is stored.
 
     Attributes:
-        branches: made out of steps and payloads; empty when the client did not repeat them.
-        rollback_reason: abort only.
+        branches: made out of steps and payloads, or to be registered; empty when the client did not
+            repeat them.
+        rollback_reason: abort, and the submit of a workflow.
+        final_status: the submit of a workflow: what became of it, succeed or failed.
+        result: the submit of a workflow: what it gave.
     """
 
     gid: str
@@ -24,6 +27,8 @@ class Request:
     custom_data: str = ""
     options: Options = field(default_factory=Options)
     rollback_reason: str = ""
+    final_status: Status | None = None
+    result: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,27 @@ class Aborted:
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """A client brings branches of a prepared transaction: tcc, xa; or progress of a workflow."""
+
+    now: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """An operator ends the transaction as failed; no branch is called any more (dtm's forceStop).
+
+    Attributes:
+        reason: kept as the rollback reason when it is given.
+    """
+
+    now: int
+    gid: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """A branch was called, and this became of it.
 
@@ -75,4 +101,7 @@ class Woken:
     now: int
 
 
-Event: TypeAlias = Prepared | Submitted | Aborted | Answered | Woken
+ApiEvent: TypeAlias = Prepared | Submitted | Aborted | Registered | Stopped
+"""What comes from outside and is replied to."""
+
+Event: TypeAlias = ApiEvent | Answered | Woken

@@ -42,8 +42,8 @@ class Options:
         request_timeout: seconds for each branch call.
         retry_interval: seconds before the first retry.
         branch_headers: added to every branch call.
-        concurrent: branches of a msg are called all at once.
-        retry_limit: saga only.
+        concurrent: branches of a msg are called all at once; a saga says it in its custom data.
+        retry_limit: saga only: answers that say nothing before it gives up; 0 is no limit.
     """
 
     wait_result: bool = False
@@ -67,6 +67,8 @@ class Branch:
     Attributes:
         payload: bytes sent as they are.
         finish_time: when it became succeed or failed, in milliseconds.
+        create_time: when its row was written; 0 until it was read back from a store.
+        update_time: when its row was written last; 0 until it was read back from a store.
     """
 
     branch_id: str
@@ -75,6 +77,8 @@ class Branch:
     payload: bytes = b""
     status: BranchStatus = BranchStatus.PREPARED
     finish_time: int | None = None
+    create_time: int = field(default=0, compare=False)
+    update_time: int = field(default=0, compare=False)
 
     @property
     def key(self) -> BranchKey:
@@ -103,6 +107,8 @@ class Transaction:
         next_cron_interval: seconds that the next retry waits.
         next_cron_time: instant of the next retry; ``None`` once nothing more is to be done.
         rollback_reason: why it failed, for people.
+        result: what a workflow gave, as its sender encoded it.
+        retry_count: saga: answers so far that count against ``retry_limit``.
         round: what is going on in this process right now; never stored.
     """
 
@@ -122,6 +128,7 @@ class Transaction:
     next_cron_time: int | None = None
     rollback_reason: str = ""
     result: str = ""
+    retry_count: int = 0
     round: Round | None = field(default=None, compare=False)
 
 
@@ -133,8 +140,10 @@ class Policy:
         retry_interval: base of the back-off.
         retry_max_interval: its ceiling.
         timeout_to_fail: age at which a prepared transaction is decided.
+        alert_retry_limit: doublings of the interval from which an unknown answer alerts somebody.
     """
 
     retry_interval: int = 10
     retry_max_interval: int = 300
     timeout_to_fail: int = 35
+    alert_retry_limit: int = 3

@@ -22,7 +22,7 @@ Theory of operation
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from kit.dtm.core.model import Branch, Transaction
@@ -34,6 +34,13 @@ class GidExists(Conflict):
 
     def __init__(self, gid: str) -> None:
         super().__init__("GID_EXISTS", f"gid {gid!r} exists")
+
+
+class KvChanged(Conflict):
+    """The key exists already, or is not there in the version that the writer read."""
+
+    def __init__(self, cat: str, key: str) -> None:
+        super().__init__("KV_CHANGED", f"{cat} {key!r} was changed by somebody else")
 
 
 class LostLease(Conflict):
@@ -68,12 +75,14 @@ class Held:
         fence: the number that a change has to name.
         owner: whose lease it is; empty when nobody's.
         lease_until: its end in milliseconds of the store's clock; 0 without an owner.
+        id: of its row, where the store numbers rows.
     """
 
     tx: Transaction
     fence: int
     owner: str = ""
     lease_until: int = 0
+    id: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +110,57 @@ class Change:
     lease_s: float = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which transactions are listed; what is empty does not matter.
+
+    Attributes:
+        created_from: earliest creation in milliseconds, inclusive.
+        created_until: latest creation in milliseconds, inclusive.
+    """
+
+    status: str = ""
+    trans_type: str = ""
+    created_from: int | None = None
+    created_until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A versioned entry of the key-value table; topics live there.
+
+    Attributes:
+        version: 1 when created, one more with every update.
+        create_time: milliseconds of the store's clock.
+        update_time: milliseconds of the store's clock.
+        id: of its row, where the store numbers rows.
+    """
+
+    cat: str
+    key: str
+    value: str
+    version: int = 1
+    create_time: int = field(default=0, compare=False)
+    update_time: int = field(default=0, compare=False)
+    id: int = field(default=0, compare=False)
+
+
 class Store(Protocol):
     """Keeps transactions.
 
-    All methods raise :class:`StoreUnavailable` when the store does not answer.
+    Texts hold no NUL and no lone surrogate; a gid has at most 128 characters, a branch_id too, every
+    other text and payload at most 4 MiB. Whoever calls has seen to it.
+
+    All methods raise :class:`StoreUnavailable` when the store does not answer, within 3 seconds.
     """
+
+    @property
+    def weaknesses(self) -> tuple[str, ...]:
+        """Settings under which an acknowledged write may be lost, each with its way out.
+
+        Known once the store is open; empty when kill -9 and power loss lose nothing.
+        """
+        ...
 
     async def __aenter__(self) -> Self:
         """Open: create or migrate the schema, check durability, free what a dead single owner held.
@@ -181,6 +236,79 @@ class Store(Protocol):
 
         Ended: a terminal one's finish or rollback time. What is unfinished is never deleted.
         """
+        ...
+
+    async def expired(self, finished_before: int, limit: int) -> list[Transaction]:
+        """What :meth:`purge` would delete, with branches, for whoever wants to keep a copy."""
+        ...
+
+    async def delete(self, gids: Sequence[str]) -> int:
+        """Delete those of ``gids`` that are terminal; give their number."""
+        ...
+
+    async def scan(self, position: str, limit: int, which: Filter) -> tuple[list[Held], str]:
+        """A page of transactions without their branches, newest first where the store can.
+
+        Args:
+            position: empty for the first page, else what the last page gave.
+            limit: rows a page, at least 1.
+            which: filters, all of which must hold.
+
+        Returns:
+            The page, and the position of the next one; empty when this was the last. Pages may be
+            uneven, even empty, on a store that walks its keys; walked to the end they hold every
+            transaction that was there all along.
+
+        Raises:
+            ValueError: the position is none that a page gave.
+        """
+        ...
+
+    async def reset_next_cron_time(self, gid: str) -> bool:
+        """Make a transaction due now; tell whether it is stored.
+
+        A terminal one stays as it is. Needs no lease: the save of a running round has the last word.
+        """
+        ...
+
+    async def reset_cron_time(self, later_than: int, limit: int) -> tuple[int, bool]:
+        """Make up to ``limit`` unfinished transactions due now whose time is after ``later_than``.
+
+        Args:
+            later_than: an instant of the store's clock in milliseconds.
+            limit: at least 1.
+
+        Returns:
+            How many, and whether more of them remain.
+        """
+        ...
+
+    async def find_kv(self, cat: str, key: str) -> list[KeyValue]:
+        """The entries of a category with a key, by key; what is empty does not matter."""
+        ...
+
+    async def scan_kv(self, cat: str, position: str, limit: int) -> tuple[list[KeyValue], str]:
+        """A page of a category's entries, as :meth:`scan` pages."""
+        ...
+
+    async def create_kv(self, cat: str, key: str, value: str) -> None:
+        """Store a new entry, version 1.
+
+        Raises:
+            KvChanged: there is one.
+        """
+        ...
+
+    async def update_kv(self, read: KeyValue, value: str) -> None:
+        """Replace the value of an entry that was read; its version grows by one.
+
+        Raises:
+            KvChanged: it is gone, or has another version by now.
+        """
+        ...
+
+    async def delete_kv(self, cat: str, key: str) -> bool:
+        """Delete an entry; tell whether it was there."""
         ...
 
     async def now_ms(self) -> int:
