@@ -35,12 +35,18 @@ class Save:
         deferred: may ride with the next save of this transaction: a crash in between repeats one
             branch call, and changes no outcome. The engine bounds the wait.
         release: nothing is going on any more: the lease is given back.
+        force: the end of the transaction, which another coordinator's round cannot hold up: a
+            workflow's own Submit, an operator's stop.
+        append: the rows are new and nothing else changes, so no lease is needed: progress of a
+            workflow, which its sender may report to another coordinator than the one that called.
     """
 
     tx: Transaction
     branches: tuple[Branch, ...] = ()
     deferred: bool = False
     release: bool = False
+    force: bool = False
+    append: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,13 @@ class GidExists(Conflict):
         super().__init__("GID_EXISTS", f"gid {gid!r} exists")
 
 
+class BranchExists(Conflict):
+    """The transaction has a branch with this branch_id and op already."""
+
+    def __init__(self, gid: str) -> None:
+        super().__init__("BRANCH_EXISTS", f"gid {gid!r} has such a branch already")
+
+
 class KvChanged(Conflict):
     """The key exists already, or is not there in the version that the writer read."""
 
@@ -98,6 +105,8 @@ class Change:
         take: take the lease with this change; allowed while nobody holds it, its time is over, or
             the writer is its owner. Without it the writer must be the owner.
         release: give the lease back with this change.
+        force: write whoever holds the lease, as if it were over; goes with ``take`` and only with a
+            terminal status. The fence has to be right all the same.
         lease_s: seconds that a taken or kept lease lasts from now.
     """
 
@@ -107,6 +116,7 @@ class Change:
     owner: str
     take: bool = False
     release: bool = False
+    force: bool = False
     lease_s: float = 10.0
 
 
@@ -200,6 +210,15 @@ class Store(Protocol):
 
         Raises:
             LostLease: see there; nothing was written.
+        """
+        ...
+
+    async def append(self, gid: str, branches: Sequence[Branch]) -> None:
+        """Add branches to a prepared transaction, whoever holds its lease; its fence stays.
+
+        Raises:
+            LostLease: it is not prepared, or gone; nothing was written.
+            BranchExists: one of them is there already; nothing was written.
         """
         ...
 
