@@ -3,7 +3,7 @@
 Columns have dtm's names (dtm-labs/dtm sqls/dtmsvr.storage.postgres.sql). Two things differ:
 instants are integer milliseconds UTC instead of local wall time in whole seconds, and ``options``
 is read back, so that a transaction found after a crash runs under the options it was submitted
-with.
+with. As with dtm, ``retry_count`` has no column: it is one more key of ``options``.
 """
 
 import json
@@ -30,15 +30,21 @@ GLOBAL_COLUMNS = (
 BRANCH_COLUMNS = ("branch_id", "op", "url", "bin_data", "status", "finish_time")
 """What :func:`branch_row` gives, in its order."""
 
-# dtm's order of the keys (dtm-labs/dtm client/dtmcli/types.go, TransOptions): its own tools show
-# the text as it is.
+STAMPED_BRANCH_COLUMNS = (*BRANCH_COLUMNS, "create_time", "update_time")
+"""What a branch is read back from: the store's own stamps stand behind what was written."""
+
+# dtm's order of the keys (dtm-labs/dtm client/dtmcli/types.go, TransOptions), which puts
+# retry_count last: its own tools show the text as it is.
 _OPTION_KEYS = (
     "wait_result", "timeout_to_fail", "request_timeout", "retry_interval",
     "branch_headers", "concurrent", "retry_limit",
 )  # fmt: skip
 _PLAIN_OPTION_KEYS = tuple(key for key in _OPTION_KEYS if key != "branch_headers")
 _plain_options = attrgetter(*_PLAIN_OPTION_KEYS)
-_OPTION_TYPES = {key: type(getattr(Options(), key)) for key in _OPTION_KEYS}
+_OPTION_TYPES = {
+    **{key: type(getattr(Options(), key)) for key in _OPTION_KEYS},
+    "retry_count": int,
+}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -53,7 +59,7 @@ def global_row(tx: Transaction) -> Row:
         tx.update_time,
         tx.finish_time,
         tx.rollback_time,
-        options_text(tx.options),
+        options_text(tx.options, tx.retry_count),
         tx.custom_data,
         tx.next_cron_interval,
         tx.next_cron_time,
@@ -80,7 +86,8 @@ def transaction(row: Sequence[Value], branch_rows: Sequence[Sequence[Value]]) ->
 
     Args:
         row: the values of :data:`GLOBAL_COLUMNS`.
-        branch_rows: the values of :data:`BRANCH_COLUMNS` each, in creation order.
+        branch_rows: the values of :data:`STAMPED_BRANCH_COLUMNS` each, in creation order; without
+            the stamps those of the branches stay 0.
 
     Raises:
         StoreCorrupt: a value is none that a coordinator writes; the message names gid and value.
@@ -92,6 +99,7 @@ def transaction(row: Sequence[Value], branch_rows: Sequence[Sequence[Value]]) ->
         result, rollback_reason, gid,
     ) = row  # fmt: skip
     try:
+        known, retry_count = _options(_text(options))
         return Transaction(
             gid=_text(gid),
             trans_type=TransType(_text(trans_type)),
@@ -99,7 +107,7 @@ def transaction(row: Sequence[Value], branch_rows: Sequence[Sequence[Value]]) ->
             protocol=Protocol(_text(protocol)),
             query_prepared=_text(query_prepared),
             custom_data=_text(custom_data),
-            options=_options(_text(options)),
+            options=known,
             branches=tuple(_branch(branch) for branch in branch_rows),
             create_time=_number(create_time),
             update_time=_number(update_time),
@@ -109,12 +117,13 @@ def transaction(row: Sequence[Value], branch_rows: Sequence[Sequence[Value]]) ->
             next_cron_time=_instant(next_cron_time),
             rollback_reason=_text(rollback_reason),
             result=_text(result),
+            retry_count=retry_count,
         )
     except ValueError as exc:
         raise StoreCorrupt(f"gid {gid!r}: {exc}") from exc
 
 
-def options_text(options: Options) -> str:
+def options_text(options: Options, retry_count: int = 0) -> str:
     """``options`` as dtm writes them: zero values left out, except ``concurrent``.
 
     Source: dtm-labs/dtm dtmsvr/trans_class.go (TransGlobal.BeforeSave).
@@ -123,29 +132,34 @@ def options_text(options: Options) -> str:
     '{"wait_result":true,"concurrent":false,"retry_limit":3}'
     """
     headers = tuple(options.branch_headers.items()) if options.branch_headers else ()
-    return _options_text(_plain_options(options), headers)
+    return _options_text(_plain_options(options), headers, retry_count)
 
 
 @lru_cache(maxsize=256)  # few differ, and encoding them anew was a tenth of a write
-def _options_text(values: tuple[int, ...], headers: tuple[tuple[str, str], ...]) -> str:
-    given: dict[str, object] = dict.fromkeys(_OPTION_KEYS)
+def _options_text(
+    values: tuple[int, ...], headers: tuple[tuple[str, str], ...], retry_count: int
+) -> str:
+    given: dict[str, object] = dict.fromkeys(_OPTION_TYPES)
     given.update(zip(_PLAIN_OPTION_KEYS, values, strict=True), branch_headers=dict(headers))
+    given["retry_count"] = retry_count
     return _encode({key: given[key] for key in given if given[key] or key == "concurrent"})
 
 
-def _options(text: str) -> Options:
+def _options(text: str) -> tuple[Options, int]:
+    """The options and the retry count that ``text`` says."""
     given = json.loads(text) if text else {}
     if type(given) is not dict:
         raise ValueError(f"options {text!r} is not a JSON object")
-    known = {key: given[key] for key in _OPTION_KEYS if key in given}
+    known = {key: given[key] for key in _OPTION_TYPES if key in given}
     for key, value in known.items():
         if type(value) is not _OPTION_TYPES[key]:
             raise ValueError(f"options.{key} is {value!r}, not {_OPTION_TYPES[key].__name__}")
-    return Options(**known)
+    retry_count = known.pop("retry_count", 0)
+    return Options(**known), retry_count
 
 
 def _branch(row: Sequence[Value]) -> Branch:
-    branch_id, op, url, payload, status, finish_time = row
+    branch_id, op, url, payload, status, finish_time, *stamps = row
     return Branch(
         _text(branch_id),
         _text(op),
@@ -153,6 +167,7 @@ def _branch(row: Sequence[Value]) -> Branch:
         _blob(payload),
         BranchStatus(_text(status)),
         _instant(finish_time),
+        *map(_number, stamps),
     )
 
 

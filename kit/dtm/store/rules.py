@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 
 from kit.dtm.core.model import Branch, Transaction
+from kit.dtm.store import Change
+
+MAX_ID_DIGITS = 18
+"""What surely fits the 64 bits of a row id."""
 
 
 def refuse_twins(gid: str, branches: Iterable[Branch]) -> None:
@@ -26,6 +30,30 @@ def merged(stored: Iterable[Branch], changed: Iterable[Branch]) -> tuple[Branch,
     branches = {branch.key: branch for branch in stored}
     branches.update((branch.key, branch) for branch in changed)
     return tuple(branches.values())
+
+
+def refuse_misuse(change: Change) -> None:
+    """See to it that ``change`` is one that a coordinator may ask for at all."""
+    assert change.owner, "a change names its writer"
+    if change.force:
+        assert change.take, "a forced change takes the lease"
+        assert change.tx.status.terminal, "only an end is forced"
+
+
+def row_position(position: str) -> int | None:
+    """The row id that a page of a store with numbered rows left off at; ``None`` for the first page.
+
+    Raises:
+        ValueError: no page gave this position.
+    """
+    if not position:
+        return None
+    if not (position.isascii() and position.isdigit() and len(position) <= MAX_ID_DIGITS):
+        raise ValueError(
+            f"position {position[:40]!r} is none that a page gave; "
+            f"leave it empty to begin with the first page"
+        )
+    return int(position)
 
 
 def ended_at(tx: Transaction) -> int:
