@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from kit.dtm.core.model import Branch, Transaction
-from kit.dtm.store import Change
+from kit.dtm.store import Change, Filter
 
 MAX_ID_DIGITS = 18
 """What surely fits the 64 bits of a row id."""
@@ -41,7 +41,7 @@ def refuse_misuse(change: Change) -> None:
 
 
 def row_position(position: str) -> int | None:
-    """The row id that a page of a store with numbered rows left off at; ``None`` for the first page.
+    """The row id at which a page of numbered rows left off; ``None`` for the first page.
 
     Raises:
         ValueError: no page gave this position.
@@ -54,6 +54,16 @@ def row_position(position: str) -> int | None:
             f"leave it empty to begin with the first page"
         )
     return int(position)
+
+
+def matches(tx: Transaction, which: Filter) -> bool:
+    """Whether ``tx`` is among those that are listed."""
+    return (
+        which.status in ("", tx.status)
+        and which.trans_type in ("", tx.trans_type)
+        and (which.created_from is None or tx.create_time >= which.created_from)
+        and (which.created_until is None or tx.create_time <= which.created_until)
+    )
 
 
 def ended_at(tx: Transaction) -> int:

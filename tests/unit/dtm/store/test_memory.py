@@ -14,4 +14,5 @@ async def test_memory_store_keeps_the_contract(check: StoreCheck) -> None:
 
 def test_memory_store_says_that_nothing_survives() -> None:
     """A server that requires durability can refuse it."""
-    assert MemoryStore().durability == "none"
+    [weakness] = MemoryStore().weaknesses
+    assert weakness == "everything is lost when the process ends; use Driver: sqlite"
