@@ -3,22 +3,29 @@
 Source: dtm-labs/dtm dtmsvr/api_grpc.go, client/dtmgrpc/type.go (DtmError2GrpcError).
 """
 
+import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from google.protobuf import empty_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from kit import log
-from kit.clock import Clock
-from kit.dtm.core import Aborted, Answer, Outcome, Prepared, Reply, Request, Submitted
+from kit.dtm.core import Answer, Outcome, Reply, Request
 from kit.dtm.pb import dtm_pb2
-from kit.dtm.server.engine import Engine
-from kit.dtm.server.requests import InvalidRequest, check_options, msg_request
+from kit.dtm.server.requests import (
+    InvalidRequest,
+    check_options,
+    parse_steps,
+    registration_from,
+    request_from,
+)
+from kit.dtm.server.service import Service
+from kit.dtm.server.topics import TopicError
 from kit.dtm.store import StoreUnavailable
-from kit.dtm.wire import GRPC_SERVICE
+from kit.dtm.wire import GRPC_SERVICE, Protocol, TransType
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc import GrpcServer, RpcFailed, ServerCall
 
@@ -34,42 +41,48 @@ _CODES = {
     Outcome.UNKNOWN: GrpcCode.UNKNOWN,
 }
 
-ApiEvent: TypeAlias = type[Prepared] | type[Submitted] | type[Aborted]
+Observe: TypeAlias = Callable[[str, str, bool, float], None]
+"""Told of each call: ``grpc``, the method in lower case, whether it went well, seconds."""
+
+M = TypeVar("M", bound=Message)
 
 
 class DtmGrpcApi:
-    """Serves the methods of ``dtmgimp.Dtm``.
+    """Serves the methods of ``dtmgimp.Dtm``."""
 
-    Args:
-        new_gid: makes an id that nobody else makes.
-    """
-
-    def __init__(self, engine: Engine, clock: Clock, new_gid: Callable[[], str]) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._new_gid = new_gid
+    def __init__(self, service: Service, observe: Observe = lambda _, __, ___, ____: None) -> None:
+        self._service = service
+        self._observe = observe
 
     def register(self, server: GrpcServer) -> None:
         """Put the methods on ``server``."""
-        methods: dict[str, Callable[[bytes, ServerCall], Awaitable[bytes]]] = {
-            "NewGid": self.new_gid,
-            "Prepare": self._handler(Prepared),
-            "Submit": self._handler(Submitted),
-            "Abort": self._handler(Aborted),
+        service = self._service
+        methods: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
+            "NewGid": self._new_gid,
+            "Prepare": self._transaction(service.prepare),
+            "Submit": self._transaction(service.submit),
+            "Abort": self._transaction(service.abort),
+            "RegisterBranch": self._register_branch,
+            "PrepareWorkflow": self._prepare_workflow,
+            "Subscribe": self._topic(lambda t: service.subscribe(t.Topic, t.URL, t.Remark)),
+            "Unsubscribe": self._topic(lambda t: service.unsubscribe(t.Topic, t.URL)),
+            "DeleteTopic": self._topic(lambda t: service.delete_topic(t.Topic)),
         }
         for name, method in methods.items():
-            server.register_unary(f"/{GRPC_SERVICE}/{name}", method)
+            server.register_unary(f"/{GRPC_SERVICE}/{name}", self._served(name, method))
 
-    async def new_gid(self, _: bytes, __: ServerCall) -> bytes:
-        """An id for a new transaction."""
-        return dtm_pb2.DtmGidReply(Gid=self._new_gid()).SerializeToString()
+    def _served(
+        self, name: str, method: Callable[[bytes], Awaitable[bytes]]
+    ) -> Callable[[bytes, ServerCall], Awaitable[bytes]]:
+        api = name.lower()
 
-    def _handler(self, event: ApiEvent) -> Callable[[bytes, ServerCall], Awaitable[bytes]]:
-        name = event.__name__
-
-        async def handle(data: bytes, call: ServerCall) -> bytes:
+        async def serve(data: bytes, call: ServerCall) -> bytes:
+            began = time.perf_counter()
+            well = False
             try:
-                request = to_request(dtm_pb2.DtmRequest.FromString(data))
+                reply = await method(data)
+                well = True
+                return reply
             except DecodeError as error:
                 raise RpcFailed(
                     GrpcCode.INTERNAL, f"grpc: error unmarshalling request: {error}"
@@ -77,13 +90,78 @@ class DtmGrpcApi:
             except InvalidRequest as error:
                 logger.warning("request refused", call=name, peer=call.peer, reason=str(error))
                 raise RpcFailed(GrpcCode.INVALID_ARGUMENT, str(error)) from None
-            try:
-                answer = await self._engine.handle(event(self._clock.now_ms(), request))
+            except TopicError as error:
+                raise RpcFailed(GrpcCode.UNKNOWN, str(error)) from None
             except StoreUnavailable as error:
                 raise RpcFailed(GrpcCode.UNAVAILABLE, error.message) from error
+            finally:
+                self._observe("grpc", api, well, time.perf_counter() - began)
+
+        return serve
+
+    async def _new_gid(self, _: bytes) -> bytes:
+        return dtm_pb2.DtmGidReply(Gid=self._service.new_gid()).SerializeToString()
+
+    def _transaction(
+        self, do: Callable[[Request], Awaitable[Reply | Answer]]
+    ) -> Callable[[bytes], Awaitable[bytes]]:
+        async def handle(data: bytes) -> bytes:
+            answer = await do(to_request(dtm_pb2.DtmRequest.FromString(data)))
             if answer.outcome is Outcome.SUCCESS:
                 return _EMPTY
             raise failed(answer)
+
+        return handle
+
+    async def _register_branch(self, data: bytes) -> bytes:
+        message = dtm_pb2.DtmBranchRequest.FromString(data)
+        request = registration_from(
+            gid=message.Gid,
+            trans_type=message.TransType,
+            branch_id=message.BranchID,
+            data=message.BusiPayload,
+            fields=message.Data,
+            protocol=Protocol.GRPC,
+        )
+        answer = await self._service.register(request)
+        if answer.outcome is Outcome.SUCCESS:
+            return _EMPTY
+        raise failed(answer)
+
+    async def _prepare_workflow(self, data: bytes) -> bytes:
+        message = dtm_pb2.DtmRequest.FromString(data)
+        if message.TransType != TransType.WORKFLOW:
+            raise InvalidRequest(
+                f"TransType: {message.TransType[:60]!r} is not a workflow; use Prepare"
+            )
+        answer = await self._service.prepare_workflow(to_request(message))
+        if not isinstance(answer, Reply) or answer.tx is None:
+            raise failed(answer)
+        tx = answer.tx
+        return dtm_pb2.DtmProgressesReply(
+            Transaction=dtm_pb2.DtmTransaction(
+                Gid=tx.gid,
+                Status=tx.status,
+                RollbackReason=tx.rollback_reason,
+                Result=tx.result,
+            ),
+            Progresses=[
+                dtm_pb2.DtmProgress(
+                    Status=branch.status,
+                    BinData=branch.payload,
+                    BranchID=branch.branch_id,
+                    Op=branch.op,
+                )
+                for branch in tx.branches
+            ],
+        ).SerializeToString()
+
+    def _topic(
+        self, do: Callable[[dtm_pb2.DtmTopicRequest], Awaitable[None]]
+    ) -> Callable[[bytes], Awaitable[bytes]]:
+        async def handle(data: bytes) -> bytes:
+            await do(dtm_pb2.DtmTopicRequest.FromString(data))
+            return _EMPTY
 
         return handle
 
@@ -95,10 +173,11 @@ def to_request(message: dtm_pb2.DtmRequest) -> Request:
         InvalidRequest: it can never work.
     """
     given = message.TransOptions
-    return msg_request(
+    return request_from(
         gid=message.Gid,
         trans_type=message.TransType,
-        steps=message.Steps,
+        protocol=Protocol.GRPC,
+        steps=parse_steps(message.Steps),
         payloads=message.BinPayloads,
         query_prepared=message.QueryPrepared,
         custom_data=message.CustomedData,
@@ -111,6 +190,7 @@ def to_request(message: dtm_pb2.DtmRequest) -> Request:
             branch_headers=given.BranchHeaders,
         ),
         rollback_reason=message.RollbackReason,
+        req_extra=message.ReqExtra,
     )
 
 
@@ -141,11 +221,17 @@ def reflection_pool() -> DescriptorPool:
     service = public.service.add(name=GRPC_SERVICE.partition(".")[2])
     empty = ".google.protobuf.Empty"
     request = f".{public.package}.DtmRequest"
+    topic = f".{public.package}.DtmTopicRequest"
     for name, takes, gives in (
         ("NewGid", empty, f".{public.package}.DtmGidReply"),
         ("Submit", request, empty),
         ("Prepare", request, empty),
         ("Abort", request, empty),
+        ("RegisterBranch", f".{public.package}.DtmBranchRequest", empty),
+        ("PrepareWorkflow", request, f".{public.package}.DtmProgressesReply"),
+        ("Subscribe", topic, empty),
+        ("Unsubscribe", topic, empty),
+        ("DeleteTopic", topic, empty),
     ):
         service.method.add(name=name, input_type=takes, output_type=gives)
     pool = DescriptorPool()

@@ -7,9 +7,18 @@ are accepted, so that a file written for dtm can be read, and :func:`without_eff
 Source: dtm-labs/dtm dtmsvr/config/config.go.
 """
 
+from datetime import timedelta, timezone
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_pascal
 
 from kit.dtm.driver.kratos import parse_registry_target
@@ -33,29 +42,55 @@ class _Section(BaseModel):
 class StoreSettings(_Section):
     """Where transactions live."""
 
-    driver: Literal["sqlite", "memory"] = "sqlite"
+    driver: Literal["sqlite", "memory", "postgres", "mysql", "redis"] = "sqlite"
     path: str = "./coordinator.db"
+    host: str = ""
+    port: Port = 0
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    db: str = "dtm"
+    schema_: str = Field("public", alias="Schema")
+    redis_prefix: str = "{a}"
     require_durable: bool = False
     finished_data_expire: Annotated[int, Field(gt=0)] = 7 * 86_400
-    host: str = _unused("")
-    port: Port = _unused(0)
-    user: str = _unused("")
-    password: str = _unused("")
-    db: str = _unused("dtm")
-    schema_: str = Field("public", alias="Schema", json_schema_extra=_UNUSED)
+    archive_path: str = ""
     max_open_conns: int = _unused(500)
     max_idle_conns: int = _unused(500)
     conn_max_life_time: int = _unused(5)
     data_expire: int = _unused(604_800)
-    redis_prefix: str = _unused("{a}")
+
+    @field_validator("driver", mode="before")
+    @classmethod
+    def _known(cls, driver: object) -> object:
+        if driver in ("boltdb", "sqlserver"):
+            raise ValueError(
+                f"{driver} is a store of dtm that is not kept here; use sqlite (a file, without a "
+                "server), postgres, mysql or redis"
+            )
+        return driver
 
     @model_validator(mode="after")
-    def _durable(self) -> Self:
+    def _complete(self) -> Self:
         if self.require_durable and self.driver == "memory":
             raise ValueError(
                 "Driver memory loses everything at exit and RequireDurable is true; "
                 "use Driver: sqlite"
             )
+        # dtm's own words, its spaces included
+        if self.driver in ("postgres", "mysql"):
+            for missing, text in (
+                (not self.host, "Db host not valid "),
+                (not self.port, "Db port not valid "),
+                (not self.user, "Db user not valid "),
+                (self.driver == "postgres" and not self.schema_, "Postgres schema not valid"),
+            ):
+                if missing:
+                    raise ValueError(text)
+        if self.driver == "redis":
+            if not self.host:
+                raise ValueError("Redis host not valid")
+            if not self.port and "," not in self.host:
+                raise ValueError("Redis port not valid")
         return self
 
 
@@ -103,31 +138,60 @@ class HttpMicroServiceSettings(_Section):
     end_point: str = _unused("")
 
 
+class TargetsSettings(_Section):
+    """Which branches may be called. Empty lists mean: whatever the coordinator's defaults allow.
+
+    Link-local and metadata addresses are refused unless ``AllowNetworks`` names them.
+    """
+
+    schemes: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    allow_networks: tuple[str, ...] = ()
+    deny_networks: tuple[str, ...] = ()
+    concurrency: Annotated[int, Field(gt=0)] = 100
+
+
 class Settings(_Section):
     """Everything that ``-c`` may say."""
 
     listen: str = "0.0.0.0"  # noqa: S104  (dtm's default; the shipped file says 127.0.0.1)
+    http_port: Port = 36789
     grpc_port: Port = 36790
     store: StoreSettings = StoreSettings()
     micro_service: MicroServiceSettings = MicroServiceSettings()
+    targets: TargetsSettings = TargetsSettings()
     trans_cron_interval: Annotated[int, Field(gt=0)] = 3
     timeout_to_fail: Seconds = 35
     retry_interval: Seconds = 10
     retry_max_interval: Seconds = 300
     request_timeout: Annotated[int, Field(gt=0)] = 3
+    update_branch_sync: int | None = None
+    alert_retry_limit: Annotated[int, Field(ge=0)] = 3
+    alert_web_hook: str = ""
+    legacy_body_result: bool = True
+    time_zone_offset: str = ""
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log: LogSettings = LogSettings()
-    http_port: Port = _unused(36789)
     json_rpc_port: Port = _unused(36791)
     http_micro_service: HttpMicroServiceSettings = HttpMicroServiceSettings()
-    update_branch_sync: int = _unused(1)
     update_branch_async_goroutine_num: int = _unused(1)
-    time_zone_offset: str = _unused("")
     config_update_interval: int = _unused(3)
-    alert_retry_limit: int = _unused(3)
-    alert_web_hook: str = _unused("")
     admin_base_path: str = _unused("")
     grpc_service_config: str = _unused("")
+
+    @field_validator("time_zone_offset")
+    @classmethod
+    def _zone(cls, text: str) -> str:
+        if text and not -24 < _hours(text) < 24:
+            raise ValueError(f"{text} hours are no time zone; write for example +8")
+        return text
+
+    @property
+    def zone(self) -> timezone | None:
+        """The zone in which times are shown; ``None`` is the machine's."""
+        if not self.time_zone_offset:
+            return None
+        return timezone(timedelta(hours=_hours(self.time_zone_offset)))
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -135,9 +199,18 @@ class Settings(_Section):
             raise ValueError("RetryInterval should not be less than 10")
         if self.timeout_to_fail < self.retry_interval:
             raise ValueError("TimeoutToFail should not be less than RetryInterval")
+        if self.alert_web_hook and not self.alert_web_hook.startswith(("http://", "https://")):
+            raise ValueError("AlertWebHook does not start with http:// or https://")
         if self.retry_max_interval < self.retry_interval:
             raise ValueError("RetryMaxInterval should not be less than RetryInterval")
         return self
+
+
+def _hours(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of hours; write for example +8") from None
 
 
 def without_effect(section: BaseModel, path: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from kit.dtm.server.claims import Claims
 from kit.dtm.server.engine import Engine
 from kit.dtm.server.gid import new_gid
 from kit.dtm.server.retention import purge_for_ever
+from kit.dtm.server.service import Service
 from kit.dtm.store import Store
 from kit.transport.grpc import GrpcClient, GrpcServer
 
@@ -71,7 +72,14 @@ class Coordinator:
             custom_health=True,  # dtm has no health service; kratos clients take that for healthy
             descriptor_pools=(reflection_pool(),),
         )
-        DtmGrpcApi(self.engine, clock, new_gid).register(self._grpc)
+        self.service = Service(
+            self.engine,
+            store,
+            clock,
+            new_gid=new_gid,
+            timeout_to_fail=(policy or Policy()).timeout_to_fail,
+        )
+        DtmGrpcApi(self.service).register(self._grpc)
 
     @property
     def endpoint(self) -> str | None:

@@ -21,7 +21,6 @@ from dataclasses import replace
 from kit import log
 from kit.clock import Clock
 from kit.dtm.core import (
-    Aborted,
     Answer,
     Answered,
     Branch,
@@ -39,8 +38,19 @@ from kit.dtm.core import (
     Woken,
     step,
 )
+from kit.dtm.core.commands import Alert
+from kit.dtm.core.events import ApiEvent, Stopped
+from kit.dtm.server import failpoints
 from kit.dtm.server.caller import Caller
-from kit.dtm.store import Change, GidExists, Held, LostLease, Store, StoreUnavailable
+from kit.dtm.store import (
+    BranchExists,
+    Change,
+    GidExists,
+    Held,
+    LostLease,
+    Store,
+    StoreUnavailable,
+)
 from kit.dtm.wire import Result
 
 logger = log.get_logger()
@@ -55,8 +65,7 @@ BUSY_S = 3.0
 """How long a request waits for a transaction that another coordinator holds."""
 
 _BUSY_PAUSE_S = 0.05
-
-ApiEvent = Prepared | Submitted | Aborted
+_TROUBLE = (Outcome.UNKNOWN, Outcome.FAILURE)
 
 
 class _Live:
@@ -98,6 +107,8 @@ class Engine:
         request_timeout: seconds for a branch call, unless the transaction says otherwise.
         lease_s: seconds that a lease lasts without renewal.
         on_wake: told when a transaction will be due, in milliseconds of the store's clock.
+        on_alert: told of a branch that gives no usable answer again and again.
+        on_round: told when a round ends: the transaction, and whether it went without trouble.
     """
 
     def __init__(
@@ -111,6 +122,8 @@ class Engine:
         request_timeout: float = 3.0,
         lease_s: float = 10.0,
         on_wake: Callable[[int], None] = lambda _: None,
+        on_alert: Callable[[Transaction, Alert], None] = lambda _, __: None,
+        on_round: Callable[[Transaction, bool], None] = lambda _, __: None,
         rng: random.Random | None = None,
     ) -> None:
         self._store = store
@@ -122,6 +135,8 @@ class Engine:
         self._lease_s = lease_s
         self._rng = rng or random.Random()  # noqa: S311  (spreads retries, guards nothing)
         self.on_wake = on_wake
+        self._on_alert = on_alert
+        self._on_round = on_round
         self._live: dict[str, _Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -148,7 +163,7 @@ class Engine:
                 await self._give_back(live)
 
     async def handle(self, event: ApiEvent) -> Reply | Answer:
-        """What a client is told about its Prepare, Submit or Abort.
+        """What a client is told about its request.
 
         Raises:
             StoreUnavailable: the store does not answer, or too much is going on; whether the
@@ -156,9 +171,10 @@ class Engine:
         """
         if self._closing:
             raise StoreUnavailable("the coordinator is stopping; repeat the request")
-        if len(self._live) >= MAX_LIVE and event.request.gid not in self._live:
+        gid = event.gid if isinstance(event, Stopped) else event.request.gid
+        if len(self._live) >= MAX_LIVE and gid not in self._live:
             raise StoreUnavailable(f"{MAX_LIVE} transactions are in progress; repeat the request")
-        live = self._enter(event.request.gid)
+        live = self._enter(gid)
         try:
             async with live.lock:
                 answer, calls = await self._decide(live, event)
@@ -171,6 +187,27 @@ class Engine:
     def wake(self, held: Held) -> None:
         """Start a round of a transaction that was claimed for this coordinator."""
         self._spawn(self._wake(held))
+
+    async def round(self, gid: str) -> bool:
+        """Run a round of one transaction now, until it has ended; tell whether it is stored.
+
+        A round that runs already is waited for. For development and tests.
+        """
+        live = self._enter(gid)
+        try:
+            async with live.lock:
+                if live.tx is None:
+                    await self._load(live)
+                if live.tx is None:
+                    return False
+                calls = await self._deliver(live, Woken(self._clock.now_ms()))
+            if calls:
+                self._spawn(self._drive(live, calls))
+            while live.tx is not None and live.tx.round is not None:  # noqa: ASYNC110 - tests only
+                await asyncio.sleep(0.002)
+        finally:
+            self._leave(live)
+        return True
 
     async def renew(self) -> None:
         """Extend the leases of rounds that have been running for a while."""
@@ -187,7 +224,8 @@ class Engine:
         self, live: _Live, event: ApiEvent
     ) -> tuple[Reply | Answer | asyncio.Future[Answer], list[Call]]:
         """Step until the store agrees; another coordinator may be changing the same transaction."""
-        if live.tx is None and (isinstance(event, Aborted) or not event.request.branches):
+        looked = live.tx is not None or not _looks_new(event)
+        if live.tx is None and looked:
             await self._load(live)
         give_up = self._clock.monotonic() + BUSY_S
         while True:
@@ -195,15 +233,26 @@ class Engine:
             tx, commands = step(before, event, self._policy)
             reply: asyncio.Future[Answer] | None = None
             answer = next((c for c in commands if isinstance(c, Reply)), None)
+            if answer is not None and answer.outcome is not Outcome.SUCCESS and not looked:
+                looked = True  # refused as a new one; it may be stored
+                await self._load(live)
+                continue
             if answer is None:
                 reply = asyncio.get_running_loop().create_future()
                 live.waiting.append(reply)
             try:
                 calls = await self._run(live, tx, commands)
+            except BranchExists:
+                live.tx = before
+                return Reply(Outcome.UNKNOWN, "storage: UniqueKeyConflict"), []
             except (GidExists, LostLease):
                 if reply is not None:
                     live.waiting.remove(reply)
                 live.tx = before
+                if answer is not None and not any(isinstance(c, Save) for c in commands):
+                    # only a round was wanted: whoever holds the lease runs it
+                    live.tx = None
+                    return answer, []
                 if self._clock.monotonic() > give_up:
                     raise StoreUnavailable(
                         f"Gid: '{live.gid}' is being processed by another coordinator; "
@@ -224,13 +273,14 @@ class Engine:
         held = await self._store.load(live.gid)
         live.tx, live.fence = (held.tx, held.fence) if held else (None, 0)
         live.held = False
+        live.pending.clear()  # whoever held the lease meanwhile asked those branches himself
 
     async def _run(
         self, live: _Live, tx: Transaction | None, commands: Sequence[Command]
     ) -> list[Call]:
         """Carry out ``commands``; give the calls, to be made after letting go of the lock."""
         calls: list[Call] = []
-        live.tx = tx
+        before, live.tx = live.tx, tx
         for command in commands:
             match command:
                 case Save():
@@ -244,11 +294,21 @@ class Engine:
                     self._answer(live, command)
                 case Wake():
                     self.on_wake(command.at)
+                case Alert():
+                    assert tx is not None
+                    self._on_alert(tx, command)
                 case Reply():
                     pass  # the API event's own; its caller has it already
+        if before is not None and before.round is not None and tx is not None and tx.round is None:
+            trouble = any(isinstance(c, Answer) and c.outcome in _TROUBLE for c in commands)
+            self._on_round(tx, not trouble)
         return calls
 
     async def _save(self, live: _Live, save: Save) -> None:
+        failpoints.reach("saving")
+        if save.append:
+            await self._store.append(live.gid, save.branches)
+            return
         if save.deferred:
             live.pending.update((row.key, row) for row in save.branches)
             if live.flush is None:
@@ -271,12 +331,14 @@ class Engine:
                     rows,
                     live.fence,
                     self._owner,
-                    take=not live.held,
+                    take=save.force or not live.held,
                     release=save.release,
+                    force=save.force,
                     lease_s=self._lease_s,
                 )
             )
             live.pending.clear()
+        failpoints.reach("saved")
         if not live.held:
             live.since = self._clock.monotonic()
         live.held = not save.release
@@ -323,7 +385,9 @@ class Engine:
         tx = live.tx
         assert tx is not None
         limit = float(call.timeout) or self._request_timeout
+        failpoints.reach("calling")
         answer = await self._caller.call(tx, call.branch, limit)
+        failpoints.reach("called")
         if answer.result is not Result.SUCCESS:
             logger.warning(
                 "branch did not succeed",
@@ -394,6 +458,7 @@ class Engine:
 
     def _answer(self, live: _Live, answer: Answer) -> None:
         waiting, live.waiting = live.waiting, []
+        failpoints.reach("answering")
         for future in waiting:
             if not future.done():
                 future.set_result(answer)
@@ -421,3 +486,14 @@ class Engine:
             await work
         except Exception:
             logger.exception("a round failed unexpectedly and is taken up again later")
+
+
+def _looks_new(event: ApiEvent) -> bool:
+    """Whether it is worth trying to create the transaction before looking for it."""
+    match event:
+        case Submitted():
+            return bool(event.request.branches)
+        case Prepared():
+            return True  # of tcc, xa and workflow, which have no branches yet
+        case _:
+            return False

@@ -330,6 +330,10 @@ class Store(Protocol):
         """Delete an entry; tell whether it was there."""
         ...
 
+    async def clear(self) -> None:
+        """Delete every transaction and key-value of this store, and nothing else (flag ``-r``)."""
+        ...
+
     async def now_ms(self) -> int:
         """The store's clock, which leases and due times are measured with."""
         ...
