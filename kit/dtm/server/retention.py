@@ -27,6 +27,9 @@ async def purge_for_ever(store: Store, clock: Clock, *, keep_s: int, archive: st
     """Delete what ended more than ``keep_s`` seconds ago, every minute, until cancelled.
 
     Args:
+        store: from which they are deleted.
+        clock: sleeps between two looks; ages are measured on the store's.
+        keep_s: seconds.
         archive: path of the file that keeps a copy; empty keeps none.
     """
     while True:
