@@ -7,6 +7,7 @@ are accepted, so that a file written for dtm can be read, and :func:`without_eff
 Source: dtm-labs/dtm dtmsvr/config/config.go.
 """
 
+import json
 from datetime import timedelta, timezone
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic.alias_generators import to_pascal
 
 from kit.dtm.driver.kratos import parse_registry_target
+from kit.log.files import Rotation
 
 Seconds = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -119,12 +121,41 @@ class MicroServiceSettings(_Section):
 
 
 class LogSettings(_Section):
-    """How lines are written."""
+    """How lines are written, and where to; the rotation of files has lumberjack's options."""
 
     format: Literal["text", "json"] = "text"
-    outputs: str = _unused("stderr")
-    rotation_enable: int = _unused(0)
-    rotation_config_json: str = Field("{}", alias="RotationConfigJSON", json_schema_extra=_UNUSED)
+    outputs: str = "stderr"
+    rotation_enable: Annotated[int, Field(ge=0, le=1)] = 0
+    rotation_config_json: str = Field("{}", alias="RotationConfigJSON")
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """When log files make way; ``None`` lets them grow."""
+        if not self.rotation_enable:
+            return None
+        given = json.loads(self.rotation_config_json)
+        return Rotation(
+            max_size=given.get("maxsize") or Rotation().max_size,
+            max_age=given.get("maxage", 0),
+            max_backups=given.get("maxbackups", 0),
+            compress=given.get("compress", False),
+        )
+
+    @field_validator("rotation_config_json")
+    @classmethod
+    def _lumberjack(cls, text: str) -> str:
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not JSON: {error}") from None
+        known = {"maxsize": int, "maxage": int, "maxbackups": int, "compress": bool}
+        if not isinstance(given, dict) or any(
+            type(value) is not known.get(key, type(value)) for key, value in given.items()
+        ):
+            raise ValueError(
+                'not options of lumberjack; write for example {"maxsize":100,"maxbackups":3}'
+            )
+        return text
 
 
 class HttpMicroServiceSettings(_Section):
@@ -213,13 +244,28 @@ def _hours(text: str) -> float:
         raise ValueError(f"{text!r} is not a number of hours; write for example +8") from None
 
 
+_STORE_KEYS = {
+    "memory": frozenset[str](),
+    "sqlite": frozenset({"path"}),
+    "postgres": frozenset({"host", "port", "user", "password", "db", "schema_"}),
+    "mysql": frozenset({"host", "port", "user", "password", "db"}),
+    "redis": frozenset({"host", "port", "user", "password", "redis_prefix"}),
+}
+"""What belongs to one kind of store, by driver."""
+_ANY_STORE_KEYS = frozenset[str]().union(*_STORE_KEYS.values())
+
+
 def without_effect(section: BaseModel, path: str = "") -> list[str]:
-    """The keys that were given and change nothing, as ``Store.Host``."""
+    """The keys that were given and change nothing, as ``Store.Host`` of a store in a file."""
     found: list[str] = []
+    elsewhere = frozenset[str]()
+    if isinstance(section, StoreSettings):
+        elsewhere = _ANY_STORE_KEYS - _STORE_KEYS[section.driver]
     for name, field in type(section).model_fields.items():
         key, value = f"{path}{field.alias}", getattr(section, name)
+        idle = field.json_schema_extra == _UNUSED or name in elsewhere
         if isinstance(value, BaseModel):
             found += without_effect(value, f"{key}.")
-        elif field.json_schema_extra == _UNUSED and value != field.default:
+        elif idle and value != field.default:
             found.append(key)
     return found
