@@ -1,0 +1,184 @@
+"""A transaction as the JSON that dtm keeps in Redis, and back.
+
+Keys, their order and what is left out when empty are dtm's; instants have milliseconds and are UTC.
+``id`` is 0, as dtm's is in Redis.
+
+Source: dtm-labs/dtm dtmsvr/storage/trans.go (TransGlobalStore, TransBranchStore, KVStore).
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from kit.dtm.core.model import Branch, Transaction
+from kit.dtm.store import Held, KeyValue, StoreCorrupt
+from kit.dtm.store.redis.wire import Reply
+from kit.dtm.store.rows import (
+    BRANCH_COLUMNS,
+    GLOBAL_COLUMNS,
+    STAMPED_BRANCH_COLUMNS,
+    Value,
+    branch_row,
+    global_row,
+    transaction,
+)
+
+MAX_INSTANT = 253_402_300_799_999
+"""The last millisecond of the year 9999: what is later is written as this."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GLOBAL_ORDER = (
+    "create_time", "update_time", "gid", "trans_type", "status", "query_prepared", "protocol",
+    "finish_time", "rollback_time", "result", "rollback_reason", "options", "custom_data",
+    "next_cron_interval",
+)  # fmt: skip
+_INSTANTS = ("create_time", "update_time", "finish_time", "rollback_time", "next_cron_time")
+_NUMBERS = ("create_time", "update_time", "next_cron_interval")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def global_text(tx: Transaction) -> str:
+    """The record of a transaction.
+
+    The options stand in it twice, as dtm's do: as a text, and each as a key. ``next_cron_time`` is
+    last, where the scripts replace it.
+    """
+    row = dict(zip(GLOBAL_COLUMNS, global_row(tx), strict=True))
+    for name in _INSTANTS:
+        row[name] = _spelled(row[name])
+    record = {name: row[name] for name in _GLOBAL_ORDER if row[name]}
+    flat = str(row["options"])[1:-1]
+    due = _spelled(tx.next_cron_time)
+    last = "" if due is None else f',"next_cron_time":"{due}"'
+    return f'{{"id":0,{_encode(record)[1:-1]},{flat}{last}}}'
+
+
+def branch_text(gid: str, branch: Branch) -> str:
+    """The record of a branch behind its stamps, which the scripts put before it."""
+    row = dict(zip(BRANCH_COLUMNS, branch_row(branch), strict=True))
+    record = {
+        "gid": gid,
+        "url": row["url"],
+        "bin_data": b64encode(branch.payload).decode(),
+        "branch_id": row["branch_id"],
+        "op": row["op"],
+        "status": row["status"],
+        "finish_time": _spelled(row["finish_time"]),
+    }
+    return _encode({name: value for name, value in record.items() if value})[1:]
+
+
+def branch_field(branch: Branch) -> str:
+    """Where the lease of a transaction keeps the place of ``branch``; no two have the same."""
+    return f"{len(branch.op)}:{branch.op}{branch.branch_id}"
+
+
+def entry_text(cat: str, key: str, value: str, version: int) -> str:
+    """The record of an entry behind its stamps."""
+    return _encode({"cat": cat, "k": key, "v": value, "version": version})[1:]
+
+
+def entry_name(cat: str, key: str) -> str:
+    """What names an entry: dtm's ``<cat>_<key>``, made such that no two have the same.
+
+    >>> entry_name("topics", "a_b"), entry_name("a_b", "c"), entry_name("a", "b_c")
+    ('topics_a_b', 'a%5Fb_c', 'a_b_c')
+    """
+    return cat.replace("%", "%25").replace("_", "%5F") + "_" + key
+
+
+def held(record: Reply, fence: Reply, owner: Reply, lease_until: Reply, branches: Reply) -> Held:
+    """A transaction with its lease, as a script gave it.
+
+    Raises:
+        StoreCorrupt: it is none that a coordinator wrote.
+    """
+    tx = _transaction(record, branches)
+    if fence is None:
+        raise StoreCorrupt(
+            f"gid {tx.gid!r} has no fence: dtm itself wrote it, or its lease is gone"
+        )
+    return Held(tx, int(fence), owner.decode(), int(lease_until))
+
+
+def entry(record: Reply) -> KeyValue:
+    """An entry as a script gave it.
+
+    Raises:
+        StoreCorrupt: it is none that a coordinator wrote.
+    """
+    try:
+        row = json.loads(record)
+        return KeyValue(
+            str(row["cat"]),
+            str(row["k"]),
+            str(row["v"]),
+            int(row["version"]),
+            _instant(row["create_time"]) or 0,
+            _instant(row["update_time"]) or 0,
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StoreCorrupt(f"an entry of the key-value table cannot be read: {exc!r}") from exc
+
+
+def capped(instant: int | None) -> int | None:
+    """``instant``, or the last one that can be spelled."""
+    return None if instant is None else min(instant, MAX_INSTANT)
+
+
+def _transaction(record: Reply, branches: Sequence[bytes]) -> Transaction:
+    try:
+        row = _row(record)
+        rows = [_branch_values(branch) for branch in branches]
+    except (ValueError, TypeError) as exc:
+        raise StoreCorrupt(f"a record cannot be read: {exc}") from exc
+    return transaction([_value(row, name) for name in GLOBAL_COLUMNS], rows)
+
+
+def _row(record: bytes) -> dict[str, Any]:
+    row = json.loads(record)
+    if type(row) is not dict:
+        raise ValueError("it is not a JSON object")
+    for name in _INSTANTS:
+        row[name] = _instant(row.get(name))
+    return row
+
+
+def _branch_values(record: bytes) -> list[Value]:
+    row = _row(record)
+    row["bin_data"] = b64decode(row.get("bin_data", ""), validate=True)
+    return [_value(row, name) for name in STAMPED_BRANCH_COLUMNS]
+
+
+def _value(row: dict[str, Any], name: str) -> Value:
+    """What a key says, or what its absence does."""
+    value: Value = row.get(name)
+    if value is None and name not in ("finish_time", "rollback_time", "next_cron_time"):
+        return 0 if name in _NUMBERS else ""
+    return value
+
+
+@lru_cache(maxsize=1_024)  # a transaction's instants are often the same millisecond
+def _spelled(instant: Value) -> str | None:
+    """An instant as dtm's text, always 24 characters."""
+    if instant is None:
+        return None
+    assert isinstance(instant, int)
+    at = _EPOCH + timedelta(milliseconds=min(instant, MAX_INSTANT))
+    return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+@lru_cache(maxsize=1_024)
+def _parsed(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _instant(text: object) -> int | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} stands where an instant should")
+    return _parsed(text)
