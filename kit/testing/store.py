@@ -1365,6 +1365,27 @@ async def pages_of_key_values_hold_every_row_while_more_are_created(
 
 
 @_check
+async def a_cleared_store_is_as_new(store: Store, clock: ManualClock) -> None:
+    for status in Status:
+        await store.create(transaction(str(status), status=status, next_cron_time=0), owner="a")
+        await store.create_kv("topics", str(status), "v")
+    await store.clear()
+    assert await walked(store, 10) == []
+    assert await store.find_kv("", "") == []
+    assert await store.next_due() is None
+    clock.advance(60)
+    assert await store.claim("b", 10) == []
+    for status in Status:
+        tx = transaction(str(status), branches=())
+        assert await store.create(tx) == 1
+        assert await stored(store, tx.gid) == Held(tx, 1)
+        await store.create_kv("topics", str(status), "v")
+    await store.clear()
+    await store.clear()
+    assert await store.load(str(Status.PREPARED)) is None
+
+
+@_check
 async def weaknesses_are_told_in_sentences(store: Store, clock: ManualClock) -> None:
     assert isinstance(store.weaknesses, tuple)
     for weakness in store.weaknesses:

@@ -211,6 +211,11 @@ class MemoryStore:
         """See :meth:`kit.dtm.store.Store.delete_kv`."""
         return self._kv.pop((cat, key), None) is not None
 
+    async def clear(self) -> None:
+        """See :meth:`kit.dtm.store.Store.clear`."""
+        self._stored.clear()
+        self._kv.clear()
+
     async def now_ms(self) -> int:
         """See :meth:`kit.dtm.store.Store.now_ms`."""
         return self._clock.now_ms()

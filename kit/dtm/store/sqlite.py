@@ -8,36 +8,32 @@ Theory of operation
     A lock on ``<path>.lock`` keeps a second process out. Whatever lease is found at the start was
     therefore held by a process that is dead: it is given back, and its transaction is due at once.
 
-    Each operation is one to three statements that find their rows by an index; none of them reads a
-    transaction that it does not give back or change.
+    Each operation (:mod:`kit.dtm.store.operations`) is a few statements that find their rows by an
+    index; only a page that is filtered reads transactions that it does not give back.
 """
 
-import json
+import asyncio
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self
-
-import structlog
+from typing import Literal, Self, TypeVar, TypeVarTuple
 
 from kit.clock import Clock, SystemClock
-from kit.dtm.core.model import Transaction
+from kit.dtm.core.model import Branch, Transaction
 from kit.dtm.store import (
     Change,
-    GidExists,
+    Filter,
     Held,
-    LostLease,
-    StoreCorrupt,
+    KeyValue,
     StoreUnavailable,
     lock,
+    operations,
     statements,
 )
 from kit.dtm.store.batch import Writer
 from kit.dtm.store.connection import DATABASE_ERRORS, Connect, Connection, connect
-from kit.dtm.store.rows import Value, branch_row, global_row, transaction
-from kit.dtm.store.rules import refuse_twins
+from kit.dtm.store.rules import row_position
 from kit.dtm.store.schema import migrate
 
 BUSY_TIMEOUT_MS = 5_000
@@ -54,7 +50,15 @@ whose fsync fails is simply tried again: it writes every page anew, from a log t
 CACHE_KIB = 16_384
 """Pages kept in memory; most of what random gids touch in a million transactions."""
 
-log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+_JOURNALS = {"off": "nowhere", "memory": "in memory"}
+_LOSSES = {
+    0: "a power loss may damage the whole file with synchronous off",
+    1: "a power loss may lose the last commits with synchronous normal",
+}
 
 
 def end_process(message: str) -> None:
@@ -94,16 +98,13 @@ class SqliteStore:
         self._connect = connect
         self._on_fatal = on_fatal
         self._lock = -1
-        self._durability = ""
+        self._weaknesses: tuple[str, ...] = ()
         self._writer: Writer | None = None
 
     @property
-    def durability(self) -> str:
-        """What SQLite says it does for an acknowledged write: ``full``, ``normal`` or ``off``.
-
-        Only ``full`` survives power loss; all survive kill -9. Known once the store is open.
-        """
-        return self._durability
+    def weaknesses(self) -> tuple[str, ...]:
+        """See :attr:`kit.dtm.store.Store.weaknesses`; from what SQLite says of itself."""
+        return self._weaknesses
 
     async def __aenter__(self) -> Self:
         """See :meth:`kit.dtm.store.Store.__aenter__`."""
@@ -118,15 +119,19 @@ class SqliteStore:
 
     async def create(self, tx: Transaction, *, owner: str = "", lease_s: float = 10.0) -> int:
         """See :meth:`kit.dtm.store.Store.create`."""
-        return await self._running.submit(self._create, tx, owner, lease_s)
+        return await self._submit(operations.create, self._clock, tx, owner, lease_s)
 
     async def load(self, gid: str) -> Held | None:
         """See :meth:`kit.dtm.store.Store.load`."""
-        return await self._running.submit(self._load, gid)
+        return await self._submit(operations.load, gid)
 
     async def save(self, change: Change) -> int:
         """See :meth:`kit.dtm.store.Store.save`."""
-        return await self._running.submit(self._save, change)
+        return await self._submit(operations.save, self._clock, change)
+
+    async def append(self, gid: str, branches: Sequence[Branch]) -> None:
+        """See :meth:`kit.dtm.store.Store.append`."""
+        await self._submit(operations.append, self._clock, gid, tuple(branches))
 
     async def claim(self, owner: str, limit: int, *, lease_s: float = 10.0) -> list[Held]:
         """See :meth:`kit.dtm.store.Store.claim`.
@@ -134,119 +139,84 @@ class SqliteStore:
         A transaction that cannot be read is logged as an error and left out, with a lease like the
         others: it is met again when that is over.
         """
-        return await self._running.submit(self._claim, owner, limit, lease_s)
+        return await self._submit(operations.claim, self._clock, owner, limit, lease_s)
 
     async def renew(
         self, owner: str, held: Sequence[tuple[str, int]], *, lease_s: float = 10.0
     ) -> set[str]:
         """See :meth:`kit.dtm.store.Store.renew`."""
-        return await self._running.submit(self._renew, owner, tuple(held), lease_s)
+        return await self._submit(operations.renew, self._clock, owner, tuple(held), lease_s)
 
     async def next_due(self) -> int | None:
         """See :meth:`kit.dtm.store.Store.next_due`."""
-        return await self._running.submit(self._next_due)
+        return await self._submit(operations.next_due)
 
     async def purge(self, finished_before: int, limit: int) -> int:
         """See :meth:`kit.dtm.store.Store.purge`."""
-        return await self._running.submit(self._purge, finished_before, limit)
+        return await self._submit(operations.purge, finished_before, limit)
+
+    async def expired(self, finished_before: int, limit: int) -> list[Transaction]:
+        """See :meth:`kit.dtm.store.Store.expired`.
+
+        A transaction that cannot be read is logged as an error and left out, and stays.
+        """
+        return await self._submit(operations.expired, finished_before, limit)
+
+    async def delete(self, gids: Sequence[str]) -> int:
+        """See :meth:`kit.dtm.store.Store.delete`."""
+        return await self._submit(operations.delete, tuple(gids))
+
+    async def scan(self, position: str, limit: int, which: Filter) -> tuple[list[Held], str]:
+        """See :meth:`kit.dtm.store.Store.scan`.
+
+        Newest first. A transaction that cannot be read is logged as an error and left out.
+        """
+        return await self._submit(operations.scan, row_position(position), limit, which)
+
+    async def reset_next_cron_time(self, gid: str) -> bool:
+        """See :meth:`kit.dtm.store.Store.reset_next_cron_time`."""
+        return await self._submit(operations.reset_next_cron_time, self._clock, gid)
+
+    async def reset_cron_time(self, later_than: int, limit: int) -> tuple[int, bool]:
+        """See :meth:`kit.dtm.store.Store.reset_cron_time`."""
+        return await self._submit(operations.reset_cron_time, self._clock, later_than, limit)
+
+    async def find_kv(self, cat: str, key: str) -> list[KeyValue]:
+        """See :meth:`kit.dtm.store.Store.find_kv`."""
+        return await self._submit(operations.find_kv, cat, key)
+
+    async def scan_kv(self, cat: str, position: str, limit: int) -> tuple[list[KeyValue], str]:
+        """See :meth:`kit.dtm.store.Store.scan_kv`."""
+        return await self._submit(operations.scan_kv, cat, row_position(position), limit)
+
+    async def create_kv(self, cat: str, key: str, value: str) -> None:
+        """See :meth:`kit.dtm.store.Store.create_kv`."""
+        await self._submit(operations.create_kv, self._clock, cat, key, value)
+
+    async def update_kv(self, read: KeyValue, value: str) -> None:
+        """See :meth:`kit.dtm.store.Store.update_kv`."""
+        await self._submit(operations.update_kv, self._clock, read, value)
+
+    async def delete_kv(self, cat: str, key: str) -> bool:
+        """See :meth:`kit.dtm.store.Store.delete_kv`."""
+        return await self._submit(operations.delete_kv, cat, key)
+
+    async def clear(self) -> None:
+        """See :meth:`kit.dtm.store.Store.clear`."""
+        await self._submit(operations.clear)
 
     async def now_ms(self) -> int:
         """See :meth:`kit.dtm.store.Store.now_ms`."""
         return self._clock.now_ms()
 
-    @property
-    def _running(self) -> Writer:
+    def _submit(
+        self, operation: Callable[[Connection, *Args], T], *args: *Args
+    ) -> asyncio.Future[T]:
         if self._writer is None:
             raise StoreUnavailable(f"{self._path} is not open")
-        return self._writer
+        return self._writer.submit(operation, *args)
 
-    # Everything below runs in the writer's thread; operations refuse before they write.
-
-    def _create(self, db: Connection, tx: Transaction, owner: str, lease_s: float) -> int:
-        now = self._clock.now_ms()
-        lease_until = _after(now, lease_s) if owner else 0
-        db.execute(statements.INSERT_GLOBAL, (*global_row(tx), owner, lease_until))
-        if not db.changes():
-            raise GidExists(tx.gid)
-        refuse_twins(tx.gid, tx.branches)
-        db.executemany(
-            statements.INSERT_BRANCH,
-            [(tx.gid, *branch_row(branch), now, now) for branch in tx.branches],
-        )
-        return 1
-
-    def _load(self, db: Connection, gid: str) -> Held | None:
-        found = db.execute(statements.SELECT_GLOBAL, (gid,)).fetchall()
-        if not found:
-            return None
-        return _held(found[0], db.execute(statements.SELECT_BRANCHES, (gid,)).fetchall())
-
-    def _save(self, db: Connection, change: Change) -> int:
-        assert change.owner, "a change names its writer"
-        now = self._clock.now_ms()
-        tx, owner = change.tx, change.owner
-        lease = ("", 0) if change.release else (owner, _after(now, change.lease_s))
-        free_before = now if change.take else -1  # without `take` no foreign lease is old enough
-        *columns, _ = global_row(tx)
-        db.execute(
-            statements.UPDATE_GLOBAL,
-            (*columns, *lease, int(change.take), tx.gid, change.fence, owner, free_before),
-        )
-        if not db.changes():
-            raise LostLease(tx.gid)
-        if change.branches:
-            db.executemany(
-                statements.UPSERT_BRANCH,
-                [(tx.gid, *branch_row(branch), now, now) for branch in change.branches],
-            )
-        return change.fence + change.take
-
-    def _claim(self, db: Connection, owner: str, limit: int, lease_s: float) -> list[Held]:
-        assert owner, "a claim names its owner"
-        assert limit >= 0, "a negative limit would mean all"
-        now = self._clock.now_ms()
-        lease_until = _after(now, lease_s)
-        due = db.execute(statements.SELECT_DUE, (now, limit)).fetchall()
-        if not due:
-            return []
-        ids = json.dumps([row[-1] for row in due])
-        db.execute(statements.TAKE, (owner, lease_until, ids))
-        branches = defaultdict(list)
-        for gid, *branch in db.execute(statements.SELECT_BRANCHES_OF, (ids,)).fetchall():
-            branches[gid].append(branch)
-        claimed = []
-        for *columns, fence, _ in due:
-            gid = columns[-1]
-            try:
-                tx = transaction(columns, branches[gid])
-            except StoreCorrupt as exc:
-                log.error("a stored transaction cannot be read", gid=gid, error=str(exc.message))  # noqa: TRY400
-                continue
-            claimed.append(Held(tx, _int(fence) + 1, owner, lease_until))
-        return claimed
-
-    def _renew(
-        self, db: Connection, owner: str, held: tuple[tuple[str, int], ...], lease_s: float
-    ) -> set[str]:
-        lease_until = _after(self._clock.now_ms(), lease_s)
-        lost = set()
-        for gid, fence in held:  # a few µs each; SQLite's JSON would cut a gid at a NUL
-            db.execute(statements.RENEW, (lease_until, gid, owner, fence))
-            if not db.changes():
-                lost.add(gid)
-        return lost
-
-    def _next_due(self, db: Connection) -> int | None:
-        found = db.execute(statements.SELECT_NEXT_DUE).fetchall()
-        return _int(found[0][0]) if found else None
-
-    def _purge(self, db: Connection, finished_before: int, limit: int) -> int:
-        assert limit >= 0, "a negative limit would mean all"
-        ended = db.execute(statements.SELECT_ENDED, (finished_before, limit)).fetchall()
-        ids = json.dumps([row[0] for row in ended])
-        db.execute(statements.DELETE_BRANCHES, (ids,))
-        db.execute(statements.DELETE_GLOBALS, (ids,))
-        return len(ended)
+    # Everything below runs in the writer's thread.
 
     def _open(self) -> Connection:
         self._lock = lock.hold(str(self._path))
@@ -273,7 +243,7 @@ class SqliteStore:
                 db.execute(f"PRAGMA {pragma}").fetchall()
             migrate(db, str(self._path))
             db.execute(statements.FREE, (self._clock.now_ms(),))
-            self._durability = _durability(db)
+            self._weaknesses = tuple(_weaknesses(db))
         except BaseException:
             db.close()
             raise
@@ -288,22 +258,14 @@ class SqliteStore:
         lock.release(self._lock)
 
 
-def _durability(db: Connection) -> str:
+def _weaknesses(db: Connection) -> Iterator[str]:
     [(journal,)] = db.execute("PRAGMA journal_mode").fetchall()
     [(level,)] = db.execute("PRAGMA synchronous").fetchall()
     # Some file systems refuse wal; the journal that SQLite then keeps is slower and as durable.
-    return "off" if journal in ("off", "memory") else ("off", "normal", "full", "full")[_int(level)]
-
-
-def _held(row: Sequence[Value], branches: Sequence[Sequence[Value]]) -> Held:
-    *columns, fence, owner, lease_until = row
-    return Held(transaction(columns, branches), _int(fence), str(owner), _int(lease_until))
-
-
-def _int(value: Value) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _after(now_ms: int, seconds: float) -> int:
-    return now_ms + round(seconds * 1000)
+    if journal in ("off", "memory"):
+        yield (
+            f"a crash may damage the whole file, SQLite keeps its journal {_JOURNALS[journal]}; "
+            f"move the file to a local disk"
+        )
+    if level in _LOSSES:
+        yield f"{_LOSSES[level]}; set synchronous to full"

@@ -15,14 +15,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from kit.dtm.core.model import Branch, Options
-from kit.dtm.store import GidExists, Held, StoreCorrupt, StoreUnavailable, schema, statements
+from kit.dtm.store import (
+    Filter,
+    GidExists,
+    Held,
+    StoreCorrupt,
+    StoreUnavailable,
+    schema,
+    statements,
+)
 from kit.dtm.store import batch as batching
 from kit.dtm.store import sqlite as sqlite_store
 from kit.dtm.store.connection import connect, connect_apsw, connect_stdlib
 from kit.dtm.store.sqlite import SqliteStore
 from kit.dtm.wire import Op, Status
 from kit.testing import ManualClock
-from kit.testing.store import change, stored, transaction
+from kit.testing.store import change, stored, transaction, walked
 
 
 @pytest.fixture
@@ -142,18 +150,42 @@ async def test_opening_that_is_cancelled_holds_nothing(path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("level", ["full", "normal", "off"])
-async def test_durability_is_what_sqlite_says(path: Path, level: str) -> None:
-    """A server can warn of a weak one or refuse it."""
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        ("full", ()),
+        ("normal", ("a power loss may lose the last commits with synchronous normal",)),
+        ("off", ("a power loss may damage the whole file with synchronous off",)),
+    ],
+)
+async def test_a_weak_setting_is_told(path: Path, level: str, told: tuple[str, ...]) -> None:
+    """A server can warn of it or refuse it; whoever reads it knows what to set."""
     async with SqliteStore(path, synchronous=level) as store:
-        assert store.durability == level
+        assert store.weaknesses == tuple(f"{loss}; set synchronous to full" for loss in told)
 
 
 async def test_a_commit_survives_power_loss_unless_asked_otherwise(path: Path) -> None:
     """WAL and synchronous=FULL is the default."""
     async with SqliteStore(path) as store:
-        assert store.durability == "full"
+        assert store.weaknesses == ()
     assert raw(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+class Unjournaled(apsw.Connection):
+    """A connection that keeps its journal in memory, whatever it is asked for."""
+
+    def execute(self, statement: str, *args: object) -> apsw.Cursor:
+        """Ask for another journal."""
+        return super().execute(
+            statement.replace("journal_mode = WAL", "journal_mode = MEMORY"), *args
+        )
+
+
+async def test_a_journal_in_memory_is_told(path: Path) -> None:
+    """Not what was asked for counts, but what SQLite does."""
+    async with SqliteStore(path, connect=Unjournaled) as store:
+        [weakness] = store.weaknesses
+        assert "damage the whole file, SQLite keeps its journal in memory; move" in weakness
 
 
 async def test_leases_of_a_dead_process_are_freed_and_due_at_once(path: Path) -> None:
@@ -198,7 +230,7 @@ async def test_a_newer_schema_is_refused_naming_both_versions(path: Path) -> Non
     async with SqliteStore(path):
         pass
     raw(path, "PRAGMA user_version = 7")
-    with pytest.raises(StoreCorrupt, match="has schema version 7, this program knows 1"):
+    with pytest.raises(StoreCorrupt, match="has schema version 7, this program knows 2"):
         await SqliteStore(path).__aenter__()
     assert raw(path, "PRAGMA user_version") == [(7,)]
 
@@ -209,13 +241,29 @@ async def test_an_older_schema_is_brought_forward_once(
     """What was stored under it stays."""
     async with SqliteStore(path) as store:
         await store.create(transaction("g"))
-    second = ("CREATE TABLE kv (k)", "INSERT INTO kv VALUES ('once')")
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, second))
+    more = ("CREATE TABLE more (k)", "INSERT INTO more VALUES ('once')")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, more))
     for _ in range(2):
         async with SqliteStore(path) as store:
             assert await store.load("g") == Held(transaction("g"), 1)
-    assert raw(path, "SELECT * FROM kv") == [("once",)]
-    assert raw(path, "PRAGMA user_version") == [(2,)]
+    assert raw(path, "SELECT * FROM more") == [("once",)]
+    assert raw(path, "PRAGMA user_version") == [(3,)]
+
+
+async def test_a_file_of_the_first_version_learns_key_values_and_lists(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had neither, and transactions that nobody could list."""
+    newest = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", newest[:1])
+    async with SqliteStore(path) as store:
+        await store.create(transaction("g", status=Status.FAILED))
+    assert raw(path, "PRAGMA user_version") == [(1,)]
+    monkeypatch.setattr(schema, "MIGRATIONS", newest)
+    async with SqliteStore(path) as store:
+        await store.create_kv("topics", "t", "v")
+        [held] = await walked(store, 10, Filter(status=Status.FAILED))
+        assert held == Held(transaction("g", status=Status.FAILED, branches=()), 1)
 
 
 async def test_a_migration_that_fails_changes_nothing(
@@ -225,11 +273,11 @@ async def test_a_migration_that_fails_changes_nothing(
     async with SqliteStore(path):
         pass
     released = schema.MIGRATIONS
-    broken = ("CREATE TABLE kv (k)", "CREATE TABLE kv (k)")
+    broken = ("CREATE TABLE more (k)", "CREATE TABLE more (k)")
     monkeypatch.setattr(schema, "MIGRATIONS", (*released, broken))
     with pytest.raises(StoreUnavailable, match="already exists"):
         await SqliteStore(path).__aenter__()
-    assert raw(path, "SELECT name FROM sqlite_schema WHERE name = 'kv'") == []
+    assert raw(path, "SELECT name FROM sqlite_schema WHERE name = 'more'") == []
     monkeypatch.setattr(schema, "MIGRATIONS", released)
     async with SqliteStore(path):
         pass
@@ -239,14 +287,15 @@ async def test_the_tables_read_like_those_of_dtm(path: Path) -> None:
     """Names, words and the options text are what dtm's own tools look for."""
     async with SqliteStore(path) as store:
         options = Options(True, 1, 2, 3, {"b": "é", "a": "<"}, True, 4)
-        await store.create(transaction("g", options=options))
+        await store.create(transaction("g", options=options, retry_count=5))
         await store.create(transaction("plain"))
+        await store.create_kv("topics", "t", "[]")
     assert raw(path, "SELECT gid, trans_type, status, protocol FROM trans_global")[0] == (
         "g", "msg", "submitted", "grpc",
     )  # fmt: skip
     text = (
         '{"wait_result":true,"timeout_to_fail":1,"request_timeout":2,"retry_interval":3,'
-        '"branch_headers":{"b":"é","a":"<"},"concurrent":true,"retry_limit":4}'
+        '"branch_headers":{"b":"é","a":"<"},"concurrent":true,"retry_limit":4,"retry_count":5}'
     )
     assert raw(path, "SELECT options FROM trans_global ORDER BY id") == [
         (text,),
@@ -254,6 +303,7 @@ async def test_the_tables_read_like_those_of_dtm(path: Path) -> None:
     ]
     branches = "SELECT branch_id, op, url, bin_data, status FROM trans_branch_op WHERE gid = 'g'"
     assert raw(path, branches)[1] == ("02", "action", "trans/TransIn", b"\x08\x1f", "prepared")
+    assert raw(path, "SELECT id, cat, k, v, version FROM kv") == [(1, "topics", "t", "[]", 1)]
 
 
 @pytest.mark.parametrize("driver", [connect_apsw, connect_stdlib])
@@ -275,8 +325,13 @@ async def test_every_statement_finds_its_rows_by_an_index(path: Path, driver: Ca
         for step in steps
         if step.startswith("SCAN") and not step.startswith("SCAN json_each")  # a parameter's ids
     }
-    # Once, at the start, and over the index of unfinished rows alone: the owner stands in it.
-    assert scans == {("FREE", "SCAN trans_global USING INDEX trans_global_due")}, plans
+    # At the start, over the index of unfinished rows alone: the owner stands in it. Key-values are
+    # few; pages are explained below.
+    assert scans == {
+        ("FREE", "SCAN trans_global USING INDEX trans_global_due"),
+        ("SCAN_GLOBALS", "SCAN trans_global"),
+        ("SELECT_KV", "SCAN kv"),
+    }, plans
     for name, index in {
         "SELECT_DUE": "trans_global_due (due_at<?)",
         "SELECT_NEXT_DUE": "trans_global_due",
@@ -285,11 +340,19 @@ async def test_every_statement_finds_its_rows_by_an_index(path: Path, driver: Ca
         "UPDATE_GLOBAL": "(gid=?)",
         "RENEW": "(gid=?)",
         "SELECT_BRANCHES": "(gid=?)",
+        "SELECT_STATUS": "(gid=?)",
+        "SELECT_BRANCH": "(gid=? AND branch_id=? AND op=?)",
+        "SELECT_TERMINAL": "(gid=?)",
+        "SELECT_LATER": "trans_global_due (due_at>?)",
+        "MAKE_DUE": "(gid=?)",
+        "UPDATE_KV": "(cat=? AND k=?)",
+        "DELETE_KV": "(cat=? AND k=?)",
         "SELECT_BRANCHES_OF": "(gid=?)",
         "DELETE_BRANCHES": "(gid=?)",
     }.items():
         assert any(index in step for step in plans[name]), (name, plans[name])
-    assert not any("TEMP B-TREE" in step for step in plans["SELECT_DUE"]), plans["SELECT_DUE"]
+    for name in ("SELECT_DUE", "SELECT_LATER"):
+        assert not any("TEMP B-TREE" in step for step in plans[name]), plans[name]
 
 
 # groups
@@ -442,7 +505,9 @@ async def test_a_database_held_by_another_program_is_unavailable(
         ("UPDATE trans_global SET options = '{' WHERE gid = 'bad'", "Expecting"),
         ("UPDATE trans_global SET options = '[]' WHERE gid = 'bad'", "not a JSON object"),
         ("UPDATE trans_global SET options = '{\"retry_limit\":\"3\"}' WHERE gid = 'bad'", "'3'"),
+        ("UPDATE trans_global SET options = '{\"retry_count\":true}' WHERE gid = 'bad'", "True"),
         ("UPDATE trans_branch_op SET status = 'xyz' WHERE gid = 'bad'", "xyz"),
+        ("UPDATE trans_branch_op SET create_time = 'now' WHERE gid = 'bad'", "'now'"),
         ("UPDATE trans_branch_op SET bin_data = 'text' WHERE gid = 'bad'", "blob should"),
     ],
 )
@@ -467,9 +532,101 @@ async def test_a_row_that_no_coordinator_wrote_is_named(
 
 
 async def test_options_of_a_later_version_are_ignored(path: Path) -> None:
-    """dtm itself writes keys that only its own rounds read."""
+    """An old program can go on with what it knows."""
     async with SqliteStore(path) as store:
         await store.create(transaction("g", options=Options(retry_limit=3)))
-    raw(path, """UPDATE trans_global SET options = '{"retry_count":9,"retry_limit":3}'""")
+    raw(path, """UPDATE trans_global SET options = '{"later":9,"retry_count":2,"retry_limit":3}'""")
     async with SqliteStore(path) as store:
-        assert (await stored(store, "g")).tx.options == Options(retry_limit=3)
+        tx = (await stored(store, "g")).tx
+        assert (tx.options, tx.retry_count) == (Options(retry_limit=3), 2)
+
+
+async def test_a_row_that_cannot_be_read_hides_no_others(path: Path) -> None:
+    """Pages and what is expired go on without it; it is logged, and never deleted unseen."""
+    gids = ["good1", "bad", "good2"]
+    async with SqliteStore(path) as store:
+        for gid in gids:
+            await store.create(transaction(gid, status=Status.SUCCEED))
+    raw(path, "UPDATE trans_global SET protocol = 'xyz' WHERE gid = 'bad'")
+    async with SqliteStore(path) as store:
+        with capture_logs() as logs:
+            listed = [held.tx.gid for held in await walked(store, 1)]
+            shown = [tx.gid for tx in await store.expired(1, 10)]
+        assert listed == ["good2", "good1"]
+        assert sorted(shown) == ["good1", "good2"]
+        assert [(entry["log_level"], entry["gid"]) for entry in logs] == [("error", "bad")] * 2
+
+
+# pages
+
+
+async def test_pages_are_full_newest_first_and_the_last_gives_no_position(path: Path) -> None:
+    """A position is the smallest id of its page; what is deleted in between is no gap."""
+    async with SqliteStore(path) as store:
+        for n in range(1, 26):
+            await store.create(transaction(f"g{n}"))
+            await store.create_kv("topics", f"k{n}", "v")
+        for scan in (
+            lambda position: store.scan(position, 10, Filter()),
+            lambda position: store.scan_kv("topics", position, 10),
+        ):
+            pages, position = [], ""
+            while not pages or position:
+                page, position = await scan(position)
+                pages.append(([row.id for row in page], position))
+            assert pages == [
+                ([*range(25, 15, -1)], "16"),
+                ([*range(15, 5, -1)], "6"),
+                ([*range(5, 0, -1)], ""),
+            ]
+
+
+async def test_a_page_that_is_full_to_the_last_row_is_followed_by_an_empty_one(path: Path) -> None:
+    """As with dtm: only a page that was not full is known to be the last."""
+    async with SqliteStore(path) as store:
+        for n in range(2):
+            await store.create(transaction(f"g{n}"))
+        page, position = await store.scan("", 2, Filter())
+        assert (len(page), position) == (2, "1")
+        assert await store.scan(position, 2, Filter()) == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("which", "step"),
+    [
+        (Filter(), "SEARCH trans_global USING INTEGER PRIMARY KEY (rowid<?)"),
+        (Filter(status="failed"), "trans_global_status (status=? AND rowid<?)"),
+        (Filter(trans_type="tcc"), "trans_global_trans_type (trans_type=? AND rowid<?)"),
+        (Filter(status="prepared", trans_type="tcc"), "trans_global_status (status=? AND rowid<?)"),
+    ],
+)
+async def test_a_page_is_read_in_the_order_of_an_index(
+    path: Path, which: Filter, step: str
+) -> None:
+    """Sorting a million rows for one page would hold up everybody's commits."""
+    connections: list[Explaining] = []
+
+    def explaining(name: str) -> Explaining:
+        connections.append(Explaining(name))
+        return connections[0]
+
+    async with SqliteStore(path, connect=explaining) as store:
+        await store.scan("9", 10, which)
+    [plan] = connections[0].plans
+    assert len(plan) == 1
+    assert step in plan[0]
+
+
+class Explaining(apsw.Connection):
+    """A connection that keeps the plan of each page it is asked for."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.plans: list[list[str]] = []
+
+    def execute(self, statement: str, *args: object) -> apsw.Cursor:
+        """Explain pages, and pass on."""
+        if "ORDER BY id DESC" in statement:
+            explained = super().execute(f"EXPLAIN QUERY PLAN {statement}", *args).fetchall()
+            self.plans.append([str(row[-1]) for row in explained])
+        return super().execute(statement, *args)
