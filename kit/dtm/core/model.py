@@ -93,10 +93,12 @@ class Round:
     Attributes:
         calling: branches whose answer is awaited.
         failed: the most telling answer of a branch that did not succeed, if any.
+        tried: branches that gave no usable answer: not asked again in this round.
     """
 
     calling: frozenset[BranchKey] = frozenset()
     failed: Result | None = None
+    tried: frozenset[BranchKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Source: dtm-labs/dtm dtmsvr/trans_status.go (touchCronTime, getNextCronInterval)
 """
 
 from kit.dtm.core.model import Policy, Transaction
+from kit.dtm.wire import Result
 
 JITTER = 0.1
 """The largest part of an interval that is added at random: retries spread."""
@@ -33,6 +34,13 @@ def doubled_interval(tx: Transaction, policy: Policy) -> int:
     base = base_interval(tx, policy)
     ceiling = max(policy.retry_max_interval, base)
     return min(max(tx.next_cron_interval, base) * 2, ceiling)
+
+
+def interval_after(tx: Transaction, answer: Result, policy: Policy) -> int:
+    """Seconds after a round with this as its most telling answer: ONGOING keeps the last."""
+    if answer is Result.ONGOING:
+        return max(tx.next_cron_interval, base_interval(tx, policy))
+    return doubled_interval(tx, policy)
 
 
 def retry_at(now: int, interval: int, jitter: float) -> int:
