@@ -1,0 +1,70 @@
+"""One coordinator for each store, one business and one event loop for the whole session.
+
+A test that asks for ``tm`` runs once for each store when its row (``test_row_07_…``) is one where
+the store matters, and on SQLite alone otherwise.
+"""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.conformance.dtm.business import Business, open_business
+from tests.conformance.dtm.clients import Api
+from tests.conformance.dtm.coordinators import (
+    FOREIGN,
+    STORES,
+    Coordinator,
+    Coordinators,
+    coordinators,
+)
+from tests.processes import processes
+
+STORE_ROWS = frozenset((6, *range(7, 13), *range(15, 27), 33, 42, *range(46, 53), 54))
+
+
+def row_of(name: str) -> int:
+    """The row of the feature checklist that a test proves; 0: none."""
+    found = re.match(r"test_row_(\d+)_", name)
+    return int(found[1]) if found else 0
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "store" in metafunc.fixturenames:
+        several = row_of(metafunc.function.__name__) in STORE_ROWS and not FOREIGN
+        names = STORES if several else ("foreign",) if FOREIGN else STORES[:1]
+        metafunc.parametrize("store", names)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def business() -> AsyncIterator[Business]:
+    async with open_business() as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def deployed(
+    business: Business, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Coordinators]:
+    folder = tmp_path_factory.mktemp("coordinators")
+    async with processes(folder) as run, coordinators(run, business) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tm(deployed: Coordinators, store: str) -> AsyncIterator[Coordinator]:
+    """The coordinator of ``store``; it must not have failed unexpectedly when the test is over."""
+    coordinator = await deployed.of_store(store)
+    yield coordinator
+    await coordinator.clean()
+    if coordinator.process is not None:
+        said, coordinator.process.output = coordinator.process.output, ""
+        assert coordinator.process.running, said
+        assert "Traceback" not in said, said
+
+
+@pytest.fixture(params=["http", "grpc", "json-rpc"])
+def api(request: pytest.FixtureRequest, tm: Coordinator) -> Api:
+    """Each API; the branches of its transactions are called as it is."""
+    return tm.api(request.param)
