@@ -175,7 +175,7 @@ def failure(reason: str) -> Answer:
 
 def telling(before: Result | None, answer: Result) -> Result:
     """What is kept of two answers that were no success: ONGOING says least."""
-    return answer if before in (None, Result.ONGOING) else before or answer
+    return answer if before is None or before is Result.ONGOING else before
 
 
 def marked(branches: tuple[Branch, ...], status: BranchStatus, now: int) -> tuple[Branch, ...]:
