@@ -249,7 +249,6 @@ class _Connection(HttpToolsProtocol):
             self._close()
 
     def on_message_begin(self) -> None:
-        self._overhead = 0
         self._read_within(self._limits.head_s)
         super().on_message_begin()
 
@@ -265,6 +264,7 @@ class _Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._overhead = 0
         self._read_within(None)
         super().on_message_complete()
 

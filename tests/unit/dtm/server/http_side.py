@@ -1,6 +1,7 @@
 """A coordinator's HTTP side on a real socket, over the real engine and a store in memory."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -78,7 +79,8 @@ class Side:
 
     async def ask(self, method: str, path: str, body: object = None) -> Answer:
         """Send a request; a body other than bytes is made JSON."""
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        text = body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = None if body is None else io.BytesIO(text)
         url = URL(f"{self.url}{path}", encoded=True)
         async with self.session.request(method, url, data=data, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
