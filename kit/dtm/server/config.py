@@ -8,7 +8,6 @@ Source: dtm-labs/dtm dtmsvr/config/config.go.
 """
 
 import json
-from datetime import timedelta, timezone
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -216,13 +215,6 @@ class Settings(_Section):
         if text and not -24 < _hours(text) < 24:
             raise ValueError(f"{text} hours are no time zone; write for example +8")
         return text
-
-    @property
-    def zone(self) -> timezone | None:
-        """The zone in which times are shown; ``None`` is the machine's."""
-        if not self.time_zone_offset:
-            return None
-        return timezone(timedelta(hours=_hours(self.time_zone_offset)))
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

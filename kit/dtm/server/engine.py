@@ -21,8 +21,10 @@ from dataclasses import replace
 from kit import log
 from kit.clock import Clock
 from kit.dtm.core import (
+    Alert,
     Answer,
     Answered,
+    ApiEvent,
     Branch,
     BranchKey,
     Call,
@@ -32,14 +34,13 @@ from kit.dtm.core import (
     Prepared,
     Reply,
     Save,
+    Stopped,
     Submitted,
     Transaction,
     Wake,
     Woken,
     step,
 )
-from kit.dtm.core.commands import Alert
-from kit.dtm.core.events import ApiEvent, Stopped
 from kit.dtm.server import failpoints
 from kit.dtm.server.caller import Caller
 from kit.dtm.store import (
@@ -106,6 +107,7 @@ class Engine:
         owner: the name that leases are taken under; unique among coordinators.
         request_timeout: seconds for a branch call, unless the transaction says otherwise.
         lease_s: seconds that a lease lasts without renewal.
+        coalesce: a save that the core allows to be deferred waits for the next one.
         on_wake: told when a transaction will be due, in milliseconds of the store's clock.
         on_alert: told of a branch that gives no usable answer again and again.
         on_round: told when a round ends: the transaction, and whether it went without trouble.
@@ -121,6 +123,7 @@ class Engine:
         owner: str,
         request_timeout: float = 3.0,
         lease_s: float = 10.0,
+        coalesce: bool = True,
         on_wake: Callable[[int], None] = lambda _: None,
         on_alert: Callable[[Transaction, Alert], None] = lambda _, __: None,
         on_round: Callable[[Transaction, bool], None] = lambda _, __: None,
@@ -133,6 +136,7 @@ class Engine:
         self._owner = owner
         self._request_timeout = request_timeout
         self._lease_s = lease_s
+        self._coalesce = coalesce
         self._rng = rng or random.Random()  # noqa: S311  (spreads retries, guards nothing)
         self.on_wake = on_wake
         self._on_alert = on_alert
@@ -309,7 +313,7 @@ class Engine:
         if save.append:
             await self._store.append(live.gid, save.branches)
             return
-        if save.deferred:
+        if save.deferred and self._coalesce:
             live.pending.update((row.key, row) for row in save.branches)
             if live.flush is None:
                 loop = asyncio.get_running_loop()

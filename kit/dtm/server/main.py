@@ -7,21 +7,24 @@ import gc
 import os
 import socket
 import sys
+import time
 import uuid
 from contextlib import AsyncExitStack
 
 from kit import __version__, log
 from kit.app import App, Flags, run_command
+from kit.clock import SkippingClock
 from kit.config import Config, EnvSource, FileSource
 from kit.dtm.core import Policy
 from kit.dtm.driver import Driver
 from kit.dtm.driver.direct import DirectDriver
 from kit.dtm.driver.kratos import KratosDriver, parse_registry_target
-from kit.dtm.server.config import Settings, StoreSettings, without_effect
+from kit.dtm.server.caller import GrpcCaller
+from kit.dtm.server.config import Settings, without_effect
 from kit.dtm.server.coordinator import Coordinator
+from kit.dtm.server.stores import check_durability, make_store
 from kit.dtm.store import Store
-from kit.dtm.store.memory import MemoryStore
-from kit.dtm.store.sqlite import SqliteStore
+from kit.log.files import open_outputs
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import GrpcClient
 
@@ -46,32 +49,57 @@ async def _main(argv: list[str]) -> int:
     flags.add("c", metavar="FILE", default="", help="configuration file (yaml, json, toml)")
     flags.add("v", action="version", version=f"dtm version: v{__version__}", help="dtm's -version")
     flags.add("d", action="store_true", help="log level debug")
+    flags.add(
+        "r",
+        action="store_true",
+        help="first delete every transaction and topic of the store, then start",
+    )
+    flags.add(
+        "dev",
+        action="store_true",
+        help="for tests: POST /api/dev/clock skips time, POST /api/dev/round runs a round",
+    )
     options = flags.parse_args(argv)
     sources = [EnvSource()]
     config = Config(*sources, FileSource(options.c)) if options.c else Config(*sources)
     await config.load()
     settings = config.scan(Settings)
+    _set_zone(settings)
     log.configure(
         level="debug" if options.d else settings.log_level,
         form=settings.log.format,
         buffered=True,
+        stream=open_outputs(settings.log.outputs, settings.log.rotation),
     )
     if unused := without_effect(settings):
-        logger.warning("configuration without effect yet: %s", ", ".join(unused))
-    await serve(settings)
+        logger.warning("configuration without effect here: %s", ", ".join(unused))
+    await serve(settings, reset=options.r, dev=options.dev)
     return 0
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -> None:
     """Run a coordinator as ``settings`` say, until a signal.
 
+    Args:
+        settings: of the configuration.
+        reset: delete what the store holds before anything else.
+        dev: a clock that can be moved ahead over HTTP.
+
     Raises:
-        OSError: the port is taken.
+        OSError: a port is taken.
         StoreUnavailable: the store cannot be opened.
+        UsageError: a setting is of no use, or the store is not durable and has to be.
     """
     service = settings.micro_service
+    clock = SkippingClock() if dev else None
+    if dev:
+        logger.warning("--dev: whoever reaches the HTTP port can move the clock")
     async with AsyncExitStack() as stack:
-        store: Store = await stack.enter_async_context(_store(settings.store))
+        store: Store = await stack.enter_async_context(make_store(settings.store, clock))
+        check_durability(store, require=settings.store.require_durable)
+        if reset:
+            await store.clear()
+            logger.warning("-r: the store is empty now", driver=settings.store.driver)
         registry = None
         target = parse_registry_target(service.target)
         if target is not None:
@@ -81,19 +109,25 @@ async def serve(settings: Settings) -> None:
         def connect(address: str) -> GrpcClient:
             return GrpcClient(address, discovery=registry)
 
+        caller = GrpcCaller(driver, connect)
+        stack.push_async_callback(caller.aclose)
         coordinator = Coordinator(
             store,
-            driver,
-            connect,
-            address=f"{settings.listen}:{settings.grpc_port}",
+            caller,
+            grpc_address=f"{settings.listen}:{settings.grpc_port}",
+            http_address=f"{settings.listen}:{settings.http_port}",
             policy=Policy(
                 retry_interval=settings.retry_interval,
                 retry_max_interval=settings.retry_max_interval,
                 timeout_to_fail=settings.timeout_to_fail,
+                alert_retry_limit=settings.alert_retry_limit,
             ),
             request_timeout=settings.request_timeout,
             poll_s=settings.trans_cron_interval,
             keep_s=settings.store.finished_data_expire,
+            archive=settings.store.archive_path,
+            coalesce=not settings.update_branch_sync,
+            clock=clock,
         )
         app = App(
             id=str(uuid.uuid1()),
@@ -107,6 +141,24 @@ async def serve(settings: Settings) -> None:
         logger.info("starting dtm coordinator", version=__version__, host=socket.gethostname())
         _calm_garbage_collector()
         await app.run()
+
+
+def _set_zone(settings: Settings) -> None:
+    """Show local times in the zone of the configuration, in logs and in answers."""
+    if settings.time_zone_offset:
+        os.environ["TZ"] = posix_zone(float(settings.time_zone_offset))
+        time.tzset()
+
+
+def posix_zone(hours: float) -> str:
+    """What ``TZ`` has to say for a zone so many hours east of Greenwich; POSIX counts west.
+
+    >>> posix_zone(8), posix_zone(-3.5)
+    ('<UTC+8>-08:00', '<UTC-3.5>+03:30')
+    """
+    minutes = round(abs(hours) * 60)
+    west = "-" if hours > 0 else "+"
+    return f"<UTC{hours:+g}>{west}{minutes // 60:02d}:{minutes % 60:02d}"
 
 
 def _yield_rarely() -> None:
@@ -127,13 +179,6 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-
-
-def _store(settings: StoreSettings) -> Store:
-    if settings.driver == "sqlite":
-        return SqliteStore(settings.path)
-    logger.warning("Store.Driver memory: every transaction is lost when this process ends")
-    return MemoryStore()
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ from kit.dtm.core import (
     Branch,
     Outcome,
     Prepared,
+    Registered,
     Reply,
     Request,
+    Stopped,
     Submitted,
 )
-from kit.dtm.core.events import Registered, Stopped
 from kit.dtm.server.engine import Engine
 from kit.dtm.server.requests import InvalidRequest, check_url
 from kit.dtm.server.topics import Topics
