@@ -33,6 +33,9 @@ from kit.dtm.wire import Status
 NEVER, ALWAYS = -1, (1 << 63) - 1
 """Ends of leases that count as over: no foreign one, and each."""
 
+FEW = 5_000
+"""Rows that are sorted for a page; reading them takes 2 ms."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -153,16 +156,14 @@ def delete(db: Connection, gids: Sequence[str]) -> int:
 
 def scan(db: Connection, left_off: int | None, limit: int, which: Filter) -> tuple[list[Held], str]:
     """See :meth:`kit.dtm.store.Store.scan`."""
-    # With a status the type must not choose the index: nearly all may be of one type.
-    trans_type = "+trans_type = ?" if which.status else "trans_type = ?"
     conditions = {
         "id < ?": left_off,
         "status = ?": which.status or None,
-        trans_type: which.trans_type or None,
+        "trans_type = ?": which.trans_type or None,
         "create_time >= ?": which.created_from,
         "create_time <= ?": which.created_until,
     }
-    rows, following = _page(db, statements.SCAN_GLOBALS, conditions, limit)
+    rows, following = _page(db, _scanned(db, which.status), conditions, limit)
     page = [
         Held(tx, fence, owner, lease_until, id_)
         for *columns, fence, owner, lease_until, id_ in rows
@@ -188,8 +189,8 @@ def reset_cron_time(db: Connection, clock: Clock, later_than: int, limit: int) -
 
 def find_kv(db: Connection, cat: str, key: str) -> list[KeyValue]:
     """See :meth:`kit.dtm.store.Store.find_kv`."""
-    where, values = _where({"cat = ?": cat or None, "k = ?": key or None})
-    found = db.execute(f"{statements.SELECT_KV} {where} ORDER BY k, cat", values).fetchall()
+    more, values = _and({"cat = ?": cat or None, "k = ?": key or None})
+    found = db.execute(f"{statements.SELECT_KV} {more} ORDER BY k, cat", values).fetchall()
     return [KeyValue(*row) for row in found]
 
 
@@ -248,10 +249,26 @@ def _delete(db: Connection, rows: Sequence[Sequence[Value]]) -> int:
     return len(rows)
 
 
-def _where(conditions: dict[str, str | int | None]) -> tuple[str, list[Value]]:
-    """The clause of those conditions that have a value, and the values."""
+def _scanned(db: Connection, status: str) -> str:
+    """What finds the newest transactions with ``status`` soonest.
+
+    The few that are unfinished are sorted; among many, going back from the newest row soon finds
+    enough, as it does for the status and the type of most. The worst case is a rare type: 70 ms for
+    a million rows.
+    """
+    if status == Status.FAILED:
+        return statements.SCAN_FAILED
+    if status and status != Status.SUCCEED:
+        [(unfinished,)] = db.execute(statements.COUNT_UNFINISHED, (FEW,)).fetchall()
+        if unfinished < FEW:
+            return statements.SCAN_UNFINISHED
+    return statements.SCAN
+
+
+def _and(conditions: dict[str, str | int | None]) -> tuple[str, list[Value]]:
+    """Those conditions that have a value, to follow others; and the values."""
     given = {text: value for text, value in conditions.items() if value is not None}
-    return f"WHERE {' AND '.join(given)}" if given else "", list(given.values())
+    return "".join(f" AND {text}" for text in given), list(given.values())
 
 
 def _page(
@@ -259,8 +276,8 @@ def _page(
 ) -> tuple[list[tuple[Any, ...]], str]:
     """Up to ``limit`` rows, newest first, the id being the last column; and the next position."""
     assert limit >= 1, "a page of nothing never ends"
-    where, values = _where(conditions)
-    rows = db.execute(f"{select} {where} ORDER BY id DESC LIMIT ?", (*values, limit)).fetchall()
+    more, values = _and(conditions)
+    rows = db.execute(f"{select} {more} ORDER BY id DESC LIMIT ?", (*values, limit)).fetchall()
     return rows, str(rows[-1][-1]) if len(rows) == limit else ""
 
 

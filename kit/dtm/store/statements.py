@@ -40,10 +40,17 @@ UPDATE_GLOBAL = f"""
         owner = ?, lease_until = ?, fence = fence + ?
     WHERE gid = ? AND fence = ? AND {UNFINISHED} AND (owner = ? OR lease_until <= ?)
 """
-SCAN_GLOBALS = f"SELECT {_GLOBALS}, fence, owner, lease_until, id FROM trans_global"
-"""Of a page; its conditions and its order follow."""
+_HELD = f"{_GLOBALS}, fence, owner, lease_until, id"
 
-SELECT_GLOBAL = f"{SCAN_GLOBALS} WHERE gid = ?"
+SCAN = f"SELECT {_HELD} FROM trans_global WHERE TRUE"
+SCAN_FAILED = f"""
+    SELECT {_HELD} FROM trans_global INDEXED BY trans_global_failed WHERE status = 'failed'
+"""
+SCAN_UNFINISHED = f"SELECT {_HELD} FROM {_BY_DUE} WHERE {UNFINISHED}"
+"""Of pages; more conditions and the order follow."""
+
+COUNT_UNFINISHED = f"SELECT count(*) FROM (SELECT 1 FROM {_BY_DUE} WHERE {UNFINISHED} LIMIT ?)"
+SELECT_GLOBAL = f"SELECT {_HELD} FROM trans_global WHERE gid = ?"
 SELECT_GLOBALS = f"SELECT {_GLOBALS} FROM trans_global WHERE id IN {_LISTED}"
 SELECT_STATUS = "SELECT status FROM trans_global WHERE gid = ?"
 SELECT_BRANCH = "SELECT 1 FROM trans_branch_op WHERE gid = ? AND branch_id = ? AND op = ?"
@@ -88,8 +95,8 @@ FREE = f"""
     WHERE id IN (SELECT id FROM {_BY_DUE} WHERE {UNFINISHED} AND owner <> '')
 """
 
-SELECT_KV = "SELECT cat, k, v, version, create_time, update_time, id FROM kv"
-"""Its conditions and its order follow."""
+SELECT_KV = "SELECT cat, k, v, version, create_time, update_time, id FROM kv WHERE TRUE"
+"""More conditions and the order follow."""
 
 INSERT_KV = """
     INSERT INTO kv (cat, k, v, version, create_time, update_time) VALUES (?, ?, ?, 1, ?, ?)

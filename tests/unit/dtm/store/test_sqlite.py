@@ -21,6 +21,7 @@ from kit.dtm.store import (
     Held,
     StoreCorrupt,
     StoreUnavailable,
+    operations,
     schema,
     statements,
 )
@@ -329,7 +330,10 @@ async def test_every_statement_finds_its_rows_by_an_index(path: Path, driver: Ca
     # few; pages are explained below.
     assert scans == {
         ("FREE", "SCAN trans_global USING INDEX trans_global_due"),
-        ("SCAN_GLOBALS", "SCAN trans_global"),
+        ("SCAN", "SCAN trans_global"),
+        ("SCAN_UNFINISHED", "SCAN trans_global USING INDEX trans_global_due"),
+        ("COUNT_UNFINISHED", "SCAN trans_global USING INDEX trans_global_due"),
+        ("COUNT_UNFINISHED", "SCAN (subquery-1)"),
         ("SELECT_KV", "SCAN kv"),
     }, plans
     for name, index in {
@@ -595,9 +599,10 @@ async def test_a_page_that_is_full_to_the_last_row_is_followed_by_an_empty_one(p
     ("which", "step"),
     [
         (Filter(), "SEARCH trans_global USING INTEGER PRIMARY KEY (rowid<?)"),
-        (Filter(status="failed"), "trans_global_status (status=? AND rowid<?)"),
-        (Filter(trans_type="tcc"), "trans_global_trans_type (trans_type=? AND rowid<?)"),
-        (Filter(status="prepared", trans_type="tcc"), "trans_global_status (status=? AND rowid<?)"),
+        (Filter(trans_type="tcc"), "SEARCH trans_global USING INTEGER PRIMARY KEY (rowid<?)"),
+        (Filter(status="succeed"), "SEARCH trans_global USING INTEGER PRIMARY KEY (rowid<?)"),
+        (Filter(status="failed"), "trans_global_failed (status=? AND rowid<?)"),
+        (Filter(status="failed", trans_type="tcc"), "trans_global_failed (status=? AND rowid<?)"),
     ],
 )
 async def test_a_page_is_read_in_the_order_of_an_index(
@@ -612,9 +617,36 @@ async def test_a_page_is_read_in_the_order_of_an_index(
 
     async with SqliteStore(path, connect=explaining) as store:
         await store.scan("9", 10, which)
-    [plan] = connections[0].plans
-    assert len(plan) == 1
-    assert step in plan[0]
+    assert [len(plan) for plan in connections[0].plans] == [1]
+    assert step in connections[0].plans[0][0]
+
+
+async def test_unfinished_ones_are_sorted_while_they_are_few(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three stuck ones are not looked for among a million; of many, the newest soon turn up."""
+    monkeypatch.setattr(operations, "FEW", 3)
+    connections: list[Explaining] = []
+
+    def explaining(name: str) -> Explaining:
+        connections.append(Explaining(name))
+        return connections[0]
+
+    stuck = Filter(status="submitted")
+    async with SqliteStore(path, connect=explaining) as store:
+        for gid in ("g1", "g2"):
+            await store.create(transaction(gid))
+        few, _ = await store.scan("", 10, stuck)
+        await store.create(transaction("g3"))
+        many, _ = await store.scan("", 10, stuck)
+    assert [held.tx.gid for held in few] == ["g2", "g1"]
+    assert [held.tx.gid for held in many] == ["g3", "g2", "g1"]
+    first, second = connections[0].plans
+    assert first == [
+        "SCAN trans_global USING INDEX trans_global_due",
+        "USE TEMP B-TREE FOR ORDER BY",
+    ]
+    assert second == ["SCAN trans_global"]
 
 
 class Explaining(apsw.Connection):
