@@ -243,7 +243,7 @@ def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
     """YAML for the coordinator."""
     text = (
         "Listen: 127.0.0.1\n"
-        f"GrpcPort: {port}\n"
+        f"HttpPort: 0\nGrpcPort: {port}\n"
         "Store:\n"
         "  Driver: sqlite\n"
         f"  Path: {database}\n"

@@ -174,7 +174,7 @@ class Demo:
         port = pick_port(36790)
         config = self._folder / "coordinator.yaml"
         config.write_text(
-            f"Listen: 127.0.0.1\nGrpcPort: {port}\n"
+            f"Listen: 127.0.0.1\nHttpPort: 0\nGrpcPort: {port}\n"
             "Store:\n"
             "  Driver: sqlite\n"
             f"  Path: {self._folder / 'coordinator.db'}\n"

@@ -109,7 +109,7 @@ async def deployment(folder: Path, profile: Path | None = None) -> AsyncIterator
 def _config(folder: Path, port: int) -> Path:
     path = folder / "coordinator.yaml"
     path.write_text(
-        f"Listen: 127.0.0.1\nGrpcPort: {port}\n"
+        f"Listen: 127.0.0.1\nHttpPort: 0\nGrpcPort: {port}\n"
         f"Store:\n  Driver: sqlite\n  Path: {folder / 'coordinator.db'}\n"
     )
     return path
