@@ -156,7 +156,10 @@ class KeyValue:
 
 
 class Store(Protocol):
-    """Keeps transactions.
+    """Keeps transactions, and a few key-values.
+
+    The stamps of branches and key-values are the store's own: what a caller put into them is not
+    written.
 
     Texts hold no NUL and no lone surrogate; a gid has at most 128 characters, a branch_id too, every
     other text and payload at most 4 MiB. Whoever calls has seen to it.
@@ -218,7 +221,7 @@ class Store(Protocol):
 
         Raises:
             LostLease: it is not prepared, or gone; nothing was written.
-            BranchExists: one of them is there already; nothing was written.
+            BranchExists: one is there already, or two of them are the same; nothing was written.
         """
         ...
 
@@ -262,7 +265,7 @@ class Store(Protocol):
         ...
 
     async def delete(self, gids: Sequence[str]) -> int:
-        """Delete those of ``gids`` that are terminal; give their number."""
+        """Delete those of ``gids`` that are terminal, with their branches; give their number."""
         ...
 
     async def scan(self, position: str, limit: int, which: Filter) -> tuple[list[Held], str]:
@@ -286,7 +289,8 @@ class Store(Protocol):
     async def reset_next_cron_time(self, gid: str) -> bool:
         """Make a transaction due now; tell whether it is stored.
 
-        A terminal one stays as it is. Needs no lease: the save of a running round has the last word.
+        Nothing else of it changes, and a terminal one stays as it is. Needs no lease: the save of a
+        running round has the last word.
         """
         ...
 
@@ -303,11 +307,15 @@ class Store(Protocol):
         ...
 
     async def find_kv(self, cat: str, key: str) -> list[KeyValue]:
-        """The entries of a category with a key, by key; what is empty does not matter."""
+        """The entries of a category with a key, sorted by key; what is empty does not matter."""
         ...
 
     async def scan_kv(self, cat: str, position: str, limit: int) -> tuple[list[KeyValue], str]:
-        """A page of a category's entries, as :meth:`scan` pages."""
+        """A page of a category's entries, as :meth:`scan` pages.
+
+        Raises:
+            ValueError: the position is none that a page gave.
+        """
         ...
 
     async def create_kv(self, cat: str, key: str, value: str) -> None:
