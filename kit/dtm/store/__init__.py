@@ -161,8 +161,8 @@ class Store(Protocol):
     The stamps of branches and key-values are the store's own: what a caller put into them is not
     written.
 
-    Texts hold no NUL and no lone surrogate; a gid has at most 128 characters, a branch_id too, every
-    other text and payload at most 4 MiB. Whoever calls has seen to it.
+    Texts hold no NUL and no lone surrogate; a gid has at most 128 characters, a branch_id too,
+    every other text and payload at most 4 MiB. Whoever calls has seen to it.
 
     All methods raise :class:`StoreUnavailable` when the store does not answer, within 3 seconds.
     """
