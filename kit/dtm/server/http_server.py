@@ -334,7 +334,8 @@ def _bound(address: ListenAddress) -> socket.socket:
     """
     host = address.resolve()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # with the protocol spelt out asyncio turns Nagle's algorithm off, worth 40 ms a reply
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -89,6 +89,16 @@ async def test_requests_of_a_connection_are_answered_in_order(side: Side) -> Non
     assert b"uvicorn" not in text
 
 
+async def test_replies_do_not_wait_for_acknowledgements(side: Side) -> None:
+    """A reply is two writes: with Nagle's algorithm the second one would wait for 40 ms."""
+    reader, writer = await side.connect()
+    writer.write(PING)
+    await reader.readline()
+    [connection] = side.server._state.open
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_a_body_of_the_limit_is_taken_and_one_byte_more_refused(side: Side) -> None:
     """413 with a JSON message that the client can read, and the connection is closed."""
     body = json.dumps(msg(custom_data="")).encode()
