@@ -2,8 +2,8 @@
 
 By default every coordinator is a process of this project, started with ``--dev`` so that its clock
 can be moved ahead. With ``DTM_HTTP=http://localhost:36789/api/dtmsvr`` and
-``DTM_GRPC=localhost:36790`` in the environment the suite asks that coordinator instead. It has to be
-on this machine, because the branches listen on loopback.
+``DTM_GRPC=localhost:36790`` in the environment the suite asks that coordinator instead, on this
+machine, because the branches listen on loopback.
 """
 
 import asyncio

@@ -260,7 +260,7 @@ async def test_row_08_saga_that_rolled_back_tells_who_waited_for_it(
     """FAILURE with the reason."""
     gid = tm.gid("saga")
     tm.business.script(gid, "in", FAILURE)
-    reply = await api.submit(saga(api, gid, **WAIT))
+    reply = await api.submit(saga(api, gid, wait_result=True))
     assert reply.word == REFUSED
     assert reply.text == f"url:{api.url('in')} return failed: {FAILURE.text} FAILURE"
     assert await tm.status(gid) == "failed"
