@@ -34,9 +34,12 @@ class DirectDriver:
     name = "default"
 
     def parse(self, url: str) -> BranchUrl:
-        """Split ``url``; a scheme needs another driver."""
-        if "://" in url:
-            raise ValueError(
-                f"no driver for the scheme of '{url}'; set MicroService.Driver to dtm-driver-kratos"
-            )
+        """Split ``url``.
+
+        Raises:
+            ValueError: it has a scheme, for which ``MicroService.Driver`` must name another driver;
+                in dtm's words, which people search for.
+        """
+        if "//" in url:
+            raise ValueError(f"call dtmdriver.Use() before you use custom scheme for '{url}'")
         return parse_direct(url)

@@ -1,124 +1,136 @@
-"""Asks branches and says which of the four classes their answer is.
+"""Asks branches, whatever they speak; what the engine is given.
 
-The engine below is bytes in, bytes out: :class:`kit.transport.grpc.GrpcClient` finds the instance.
+Each URL is called by the protocol that it and the transaction's stored protocol ask for, so one
+transaction may have branches of several. Targets are kept apart by :mod:`kit.dtm.server.lanes`.
 
-Source: dtm-labs/dtm dtmsvr/trans_status.go (getBranchResult), client/dtmgrpc/type.go.
+Source: dtm-labs/dtm dtmsvr/trans_status.go (getBranchResult, getURLResult).
 """
 
-import asyncio
-from collections import OrderedDict
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from contextlib import AsyncExitStack
+from typing import TypeAlias
 
-from kit import log
+from kit.clock import Clock, SystemClock
 from kit.dtm.core import Branch, Transaction
 from kit.dtm.driver import Driver
-from kit.dtm.wire import MetadataKey, Result
-from kit.errors import Error
-from kit.errors.codes import GrpcCode
-from kit.transport.grpc import GrpcClient, status_of
+from kit.dtm.server.callers import BranchAnswer, Caller
+from kit.dtm.server.callers.classify import answer_of, classify
+from kit.dtm.server.callers.exchange import HttpExchange
+from kit.dtm.server.callers.grpc import GrpcCaller
+from kit.dtm.server.callers.http import HttpCaller
+from kit.dtm.server.callers.jsonrpc import JsonRpcCaller
+from kit.dtm.server.callers.names import CheckedResolver, NameCheck
+from kit.dtm.server.lanes import PER_TARGET, TOTAL, Lanes
+from kit.dtm.server.targets import Lookup, SystemLookup, Targets
+from kit.dtm.wire import Protocol, Result
+from kit.transport.grpc import GrpcClient
 
-logger = log.get_logger()
+Observer: TypeAlias = Callable[[Transaction, Branch, Result, float], None]
+"""Told of every call that has ended, with the seconds that it took, waiting included."""
 
-MAX_CLIENTS = 1_000
-"""Targets whose connections are kept; the one called longest ago makes room."""
-
-
-@dataclass(frozen=True, slots=True)
-class BranchAnswer:
-    """What became of a call.
-
-    Attributes:
-        text: what the branch said, or why it could not be asked.
-        code: the gRPC code of the answer.
-    """
-
-    result: Result
-    text: str = ""
-    code: int | None = None
+_HTTP = ("http://", "https://")
 
 
-class Caller(Protocol):
-    """Asks branches."""
-
-    async def call(self, tx: Transaction, branch: Branch, limit: float) -> BranchAnswer:
-        """Ask ``branch``, ``limit`` seconds at most; raises nothing but ``CancelledError``."""
-        ...
-
-
-def classify(code: GrpcCode, message: str) -> Result:
-    """The class of a branch's gRPC answer.
-
-    ABORTED with exactly ``ONGOING`` as its message is how dtm below 1.10 said ONGOING.
-    """
-    match code:
-        case GrpcCode.OK:
-            return Result.SUCCESS
-        case GrpcCode.ABORTED:
-            return Result.ONGOING if message == Result.ONGOING else Result.FAILURE
-        case GrpcCode.FAILED_PRECONDITION:
-            return Result.ONGOING
-        case _:
-            return Result.UNKNOWN
-
-
-class GrpcCaller:
-    """Calls gRPC branches.
+class BranchCaller:
+    """Asks branches over gRPC, HTTP and JSON-RPC.
 
     Args:
-        driver: what splits branch URLs.
-        connect: makes the client of a target; raises ValueError for one that cannot be reached.
+        driver: what splits the URLs of gRPC branches.
+        connect: makes the client of a gRPC target.
+        targets: which branches may be called; the defaults of :class:`Targets` otherwise.
+        legacy_body_result: the words FAILURE and ONGOING in the body of a 200 count.
+        per_target: calls to one target at once.
+        total: calls at once.
+        docker: the environment says ``IS_DOCKER``.
+        observe: for metrics.
+        clock: measures pauses and durations.
+        lookup: how names become addresses; the machine's resolver otherwise.
+        new_id: makes the ``id`` of a JSON-RPC request; random otherwise.
+        rng: spreads the probes of targets that are away.
     """
 
-    def __init__(self, driver: Driver, connect: Callable[[str], GrpcClient]) -> None:
-        self._driver = driver
-        self._connect = connect
-        self._clients: OrderedDict[str, GrpcClient] = OrderedDict()
-        self._closing: set[asyncio.Task[None]] = set()
+    def __init__(
+        self,
+        driver: Driver,
+        connect: Callable[[str], GrpcClient],
+        *,
+        targets: Targets | None = None,
+        legacy_body_result: bool = True,
+        per_target: int = PER_TARGET,
+        total: int = TOTAL,
+        docker: bool = False,
+        observe: Observer | None = None,
+        clock: Clock | None = None,
+        lookup: Lookup | None = None,
+        new_id: Callable[[], str] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self.targets = targets or Targets()
+        self._system_lookup = SystemLookup() if lookup is None else None
+        lookup = lookup or self._system_lookup
+        assert lookup is not None
+        self._names = NameCheck(self.targets, lookup)
+        self._exchange = HttpExchange(CheckedResolver(self.targets, lookup))
+        self._grpc = GrpcCaller(driver, connect, names=self._names, clock=clock, docker=docker)
+        self._http = HttpCaller(
+            self._exchange, self.targets, legacy=legacy_body_result, docker=docker
+        )
+        ids = {} if new_id is None else {"new_id": new_id}
+        self._json_rpc = JsonRpcCaller(self._http, legacy=legacy_body_result, **ids)
+        self._lanes = Lanes(clock, per_target=per_target, total=total, rng=rng)
+        self._clock = clock
+        self._observe = observe
+
+    async def __aenter__(self) -> "BranchCaller":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
-        """Cut every connection."""
-        clients, self._clients = list(self._clients.values()), OrderedDict()
-        for client in clients:
-            await client.aclose()
-        if self._closing:
-            await asyncio.wait(self._closing)
+        """Cut every connection; may be called twice."""
+        async with AsyncExitStack() as stack:
+            if self._system_lookup is not None:
+                stack.callback(self._system_lookup.close)
+            stack.push_async_callback(self._names.aclose)
+            stack.push_async_callback(self._exchange.aclose)
+            stack.push_async_callback(self._grpc.aclose)
 
     async def call(self, tx: Transaction, branch: Branch, limit: float) -> BranchAnswer:
-        """Ask one branch over gRPC."""
+        """Ask ``branch``, ``limit`` seconds at most."""
+        observe = self._observe
+        started = 0.0 if observe is None else self._clock.monotonic()
         try:
-            target, method = self._driver.parse(branch.url)
-            client = self._client(target)
+            caller, target = self._route(tx.protocol, branch.url)
         except ValueError as error:
-            return BranchAnswer(Result.UNKNOWN, str(error), GrpcCode.UNKNOWN)
-        metadata = [
-            (MetadataKey.GID.value, tx.gid),
-            (MetadataKey.TRANS_TYPE.value, tx.trans_type.value),
-            (MetadataKey.BRANCH_ID.value, branch.branch_id),
-            (MetadataKey.OP.value, branch.op),
-            (MetadataKey.DTM.value, ""),
-            *tx.options.branch_headers.items(),
-        ]
-        try:
-            await client.unary(method, branch.payload, metadata=metadata, timeout=limit)
-        except Error as error:
-            code = status_of(error)
-            return BranchAnswer(classify(code, error.message), error.message, code)
-        except Exception as error:
-            logger.exception("branch call failed unexpectedly", gid=tx.gid, url=branch.url)
-            return BranchAnswer(Result.UNKNOWN, str(error), GrpcCode.UNKNOWN)
-        return BranchAnswer(Result.SUCCESS)
+            answer = answer_of(Result.UNKNOWN, str(error))
+        else:
+            answer = await self._lanes.call(target, caller, tx, branch, limit)
+        if observe is not None:
+            observe(tx, branch, answer.result, self._clock.monotonic() - started)
+        return answer
 
-    def _client(self, target: str) -> GrpcClient:
-        client = self._clients.get(target)
-        if client is not None:
-            self._clients.move_to_end(target)
-            return client
-        client = self._clients[target] = self._connect(target)
-        if len(self._clients) > MAX_CLIENTS:
-            _, oldest = self._clients.popitem(last=False)
-            closing = asyncio.create_task(oldest.aclose())  # awaited in aclose
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-        return client
+    def _route(self, protocol: Protocol, url: str) -> tuple[Caller, str]:
+        """Who calls ``url``, and which target it belongs to.
+
+        Raises:
+            ValueError: the driver cannot read it.
+        """
+        if protocol is not Protocol.HTTP and not url.startswith(_HTTP):
+            return self._grpc, self._grpc.parse(url).target
+        if protocol is Protocol.JSON_RPC and "method" in url:
+            return self._json_rpc, _http_target(url)
+        return self._http, _http_target(url)
+
+
+def _http_target(url: str) -> str:
+    """Scheme and authority, without the user in it."""
+    scheme, _, rest = url.partition("://")
+    for end in "/?#":
+        rest = rest.partition(end)[0]
+    return f"{scheme}://{rest.rpartition('@')[2]}".lower()
+
+
+__all__ = ["BranchAnswer", "BranchCaller", "Caller", "GrpcCaller", "Observer", "classify"]
