@@ -1223,6 +1223,7 @@ async def many_are_made_due_and_the_rest_is_told(store: Store, clock: ManualCloc
     assert {held.tx.gid for held in claimed} == {f"later {n}" for n in range(11)}
     assert {held.tx.next_cron_time for held in claimed} == {now}
     assert await store.next_due() == now + 10_000
+    assert await store.reset_cron_time(0, 100) == (13, False), "what has no time is not later"
 
 
 # key-values

@@ -174,8 +174,8 @@ class MemoryStore:
         assert limit >= 1, "a limit of nothing never ends"
         later = [
             held
-            for held in self._stored.values()
-            if not held.tx.status.terminal and (held.tx.next_cron_time or 0) > later_than
+            for _, held in self._waits()
+            if held.tx.next_cron_time is not None and held.tx.next_cron_time > later_than
         ]
         for held in later[:limit]:
             self._make_due(held)

@@ -130,6 +130,8 @@ def options_text(options: Options, retry_count: int = 0) -> str:
 
     >>> options_text(Options(wait_result=True, retry_limit=3))
     '{"wait_result":true,"concurrent":false,"retry_limit":3}'
+    >>> options_text(Options(retry_limit=3), retry_count=2)
+    '{"concurrent":false,"retry_limit":3,"retry_count":2}'
     """
     headers = tuple(options.branch_headers.items()) if options.branch_headers else ()
     return _options_text(_plain_options(options), headers, retry_count)
