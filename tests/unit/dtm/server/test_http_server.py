@@ -12,6 +12,7 @@ import pytest
 from kit.dtm.server import http_app
 from kit.dtm.server.http_app import AsgiApp, Receive, Scope, Send
 from kit.dtm.server.http_server import HttpLimits, HttpServer
+from kit.transport.host import ListenAddress
 from tests.unit.dtm.server.http_side import Side, http_side, msg
 
 MIB = 1 << 20
@@ -52,6 +53,23 @@ async def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
         assert server.endpoint is None
     with pytest.raises(ValueError, match="is not host:port"):
         HttpServer(nothing, address="36789")
+
+
+async def test_a_wildcard_takes_both_families() -> None:
+    """As dtm listens: one socket for IPv4 and IPv6, where the kernel has it."""
+    server = HttpServer(mounted("any"), address=":0")
+    await server.listen()
+    assert server.endpoint, "it listens"
+    serving = asyncio.create_task(server.serve())
+    port = int(server.endpoint.rpartition(":")[2])
+    hosts = ["127.0.0.1", "::1"] if ":" in ListenAddress("", 0).resolve() else ["127.0.0.1"]
+    for host in hosts:
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(PING)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+    await server.stop(5)
+    await serving
 
 
 async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
