@@ -1,10 +1,10 @@
 """A store in MySQL or MariaDB, in dtm's tables, for any number of coordinators.
 
 Theory of operation
-    Four connections, so that nothing waits for what is slower than itself: one commits batches of
-    writes (:mod:`kit.dtm.store.mysql.writes`), one reads transactions, many in one round trip, one
-    looks for work and keeps leases, one serves lists, key-values and clearing up. Each is opened
-    when it is needed and again when it was lost.
+    Five connections, so that nothing waits for what is slower than itself: one commits batches of
+    creations and one batches of changes (:mod:`kit.dtm.store.mysql.writes`), one reads
+    transactions, many in one round trip, one looks for work and keeps leases, one serves lists,
+    key-values and clearing up. Each is opened when it is needed and again when it was lost.
 
     All durations are measured with the database's clock, which coordinators on different machines
     share.
@@ -79,8 +79,11 @@ class MysqlStore:
         address = Address(host, port, user, password, db, tls)
         self._clock = clock
         self._name = f"{address} {db}"
-        self._writer, self._scheduler, self._clerk = (Link(address) for _ in range(3))
+        self._creator, self._writer, self._scheduler, self._clerk = (
+            Link(address) for _ in range(4)
+        )
         self._reader = Link(address, "REPEATABLE READ")  # so that snapshots are consistent
+        self._creates: Group[Queued, int | None] | None = None
         self._writes: Group[Queued, int | None] | None = None
         self._loads: Group[str, Held | None] | None = None
         self._weaknesses: tuple[str, ...] = ()
@@ -100,16 +103,17 @@ class MysqlStore:
         except BaseException:
             await self._clerk.aclose()
             raise
+        self._creates = Group(self._name, Writes(self._creator, self._clock).commit)
         self._writes = Group(self._name, Writes(self._writer, self._clock).commit)
         self._loads = Group(self._name, self._load_all, max_batch=LOADED_TOGETHER)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """See :meth:`kit.dtm.store.Store.__aexit__`."""
-        if self._writes is not None and self._loads is not None:
-            await self._writes.aclose()
-            await self._loads.aclose()
-        for link in (self._writer, self._reader, self._scheduler, self._clerk):
+        for group in (self._creates, self._writes, self._loads):
+            if group is not None:
+                await group.aclose()
+        for link in (self._creator, self._writer, self._reader, self._scheduler, self._clerk):
             await link.aclose()
 
     async def create(self, tx: Transaction, *, owner: str = "", lease_s: float = 10.0) -> int:
@@ -292,12 +296,13 @@ class MysqlStore:
         return _number(found)
 
     async def _write(self, write: Write) -> int | None:
-        if self._writes is None:
+        group = self._creates if isinstance(write, Create) else self._writes
+        if group is None:
             raise StoreUnavailable(f"{self._name} is not open")
         queued = Queued(write)
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._writes.submit(queued)
+                return await group.submit(queued)
         except TimeoutError:
             queued.abandoned = not queued.started
             raise self._writer.unavailable("no answer in time", unknown=queued.started) from None

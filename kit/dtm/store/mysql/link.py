@@ -39,9 +39,8 @@ _CONTENDED = {1020, 1205, 1213}  # changed since read, waited too long for a loc
 _ENDED = {0, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 2006, 2013, 2055}
 _WAYS_OUT = {
     1040: "raise max_connections, or run fewer coordinators",
-    1044: "grant the user all privileges on the database",
+    1044: "create the database and grant the user all privileges on it",
     1045: "check User and Password of the Store settings",
-    1049: "create the database, or let the user create it",
     1142: "grant the user all privileges on the database",
     1290: "name the primary server, not a read-only one",
     1836: "name the primary server, not a read-only one",
@@ -172,6 +171,21 @@ class Link:
             raise self.unavailable("no answer in time", unknown=commits and connected) from None
         except errors.MySQLError as exc:
             raise self._translated(exc, commits=commits) from exc
+
+    async def ready(self) -> None:
+        """Be connected; inside of :meth:`transact`, as :meth:`ask`.
+
+        Raises:
+            StoreUnavailable: the server does not answer, or refuses.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._ready()
+        except TimeoutError:
+            self.drop()
+            raise self.unavailable("no answer in time") from None
+        except errors.MySQLError as exc:
+            raise self._translated(exc, commits=False) from exc
 
     async def aclose(self) -> None:
         """Say goodbye and close, once the running transaction is over."""

@@ -98,16 +98,24 @@ class Writes:
         self._clock = clock
 
     async def commit(self, batch: Sequence[Queued]) -> list[Answer]:
-        """Write what may be written, durably, and give the answers."""
-        answers: list[Answer] = []
-        for part in _parts(batch):
+        """Write what may be written, durably, and give the answers; raises nothing."""
+        return [answer for part in _parts(batch) for answer in await self._answers(part)]
+
+    async def _answers(self, part: Sequence[Queued]) -> list[Answer]:
+        try:
+            await self._link.transact(self._link.ready)
             waited_for = [queued for queued in part if not queued.abandoned]
             for queued in waited_for:
                 queued.started = True
             given = iter(await self._commit([queued.write for queued in waited_for]))
-            gone = StoreUnavailable("nobody waits for this write any more")
-            answers += [gone if queued.abandoned else next(given) for queued in part]
-        return answers
+        except StoreUnavailable as exc:
+            return [exc] * len(part)
+        except Exception as exc:  # noqa: BLE001 - whatever it was, its neighbours shall not suffer
+            if len(part) > 1:
+                return [answer for one in part for answer in await self._answers([one])]
+            return [exc]
+        gone = StoreUnavailable("nobody waits for this write any more")
+        return [gone if queued.abandoned else next(given) for queued in part]
 
     async def _commit(self, writes: Sequence[Write]) -> list[Answer]:
         if not writes:
