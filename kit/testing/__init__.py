@@ -1,11 +1,13 @@
 """What a user of the kit tests with: time by hand, real servers, checks for own implementations."""
 
 from kit.testing.clock import ManualClock
+from kit.testing.coordinator import Coordinator
 from kit.testing.etcd import EtcdServer, EtcdServerTls, etcd_server, find_etcd
 from kit.testing.registry import check_registry
 from kit.testing.store import check_store
 
 __all__ = [
+    "Coordinator",
     "EtcdServer",
     "EtcdServerTls",
     "ManualClock",

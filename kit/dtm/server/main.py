@@ -10,20 +10,26 @@ import sys
 import time
 import uuid
 from contextlib import AsyncExitStack
+from functools import partial
 
 from kit import __version__, log
 from kit.app import App, Flags, run_command
+from kit.app.command import UsageError
 from kit.clock import SkippingClock
 from kit.config import Config, EnvSource, FileSource
-from kit.dtm.core import Policy
+from kit.dtm.core import Alert, Branch, Policy, Transaction
 from kit.dtm.driver import Driver
 from kit.dtm.driver.direct import DirectDriver
 from kit.dtm.driver.kratos import KratosDriver, parse_registry_target
-from kit.dtm.server.caller import GrpcCaller
-from kit.dtm.server.config import Settings, without_effect
+from kit.dtm.server.alerts import AlertSender
+from kit.dtm.server.caller import BranchCaller
+from kit.dtm.server.config import Settings, TargetsSettings, without_effect
 from kit.dtm.server.coordinator import Coordinator
+from kit.dtm.server.metrics import Metrics
 from kit.dtm.server.stores import check_durability, make_store
+from kit.dtm.server.targets import Targets
 from kit.dtm.store import Store
+from kit.dtm.wire import QUERY_BRANCH_ID, Result
 from kit.log.files import open_outputs
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import GrpcClient
@@ -109,8 +115,20 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
         def connect(address: str) -> GrpcClient:
             return GrpcClient(address, discovery=registry)
 
-        caller = GrpcCaller(driver, connect)
-        stack.push_async_callback(caller.aclose)
+        metrics = Metrics()
+        caller = BranchCaller(
+            driver,
+            connect,
+            targets=_targets(settings.targets),
+            legacy_body_result=settings.legacy_body_result,
+            per_target=settings.targets.concurrency,
+            docker=bool(os.environ.get("IS_DOCKER")),
+            observe=partial(_observe_branch, metrics),
+        )
+        await stack.enter_async_context(caller)
+        alerts = None
+        if settings.alert_web_hook:
+            alerts = await stack.enter_async_context(_alert_sender(settings.alert_web_hook))
         coordinator = Coordinator(
             store,
             caller,
@@ -127,6 +145,9 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
             keep_s=settings.store.finished_data_expire,
             archive=settings.store.archive_path,
             coalesce=not settings.update_branch_sync,
+            on_alert=partial(_alert, alerts),
+            metrics=metrics,
+            check_target=caller.targets.check,
             clock=clock,
         )
         app = App(
@@ -141,6 +162,38 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
         logger.info("starting dtm coordinator", version=__version__, host=socket.gethostname())
         _calm_garbage_collector()
         await app.run()
+
+
+def _alert(sender: AlertSender | None, tx: Transaction, alert: Alert) -> None:
+    if sender is not None:
+        sender.send(tx.gid, tx.status, alert)
+
+
+def _alert_sender(url: str) -> AlertSender:
+    try:
+        return AlertSender(url)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _targets(settings: TargetsSettings) -> Targets:
+    try:
+        return Targets(
+            schemes=settings.schemes,
+            allow_hosts=settings.allow_hosts,
+            allow_networks=settings.allow_networks,
+            deny_networks=settings.deny_networks,
+        )
+    except ValueError as error:
+        raise UsageError(f"Targets: {error}") from None
+
+
+def _observe_branch(
+    metrics: Metrics, tx: Transaction, branch: Branch, result: Result, _: float
+) -> None:
+    """Count a branch call; those that ask the sender are none, as in dtm."""
+    if branch.branch_id != QUERY_BRANCH_ID:
+        metrics.observe_branch(tx.trans_type, branch.branch_id, branch.op, result is Result.SUCCESS)
 
 
 def _set_zone(settings: Settings) -> None:
