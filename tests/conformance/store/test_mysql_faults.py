@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from kit.dtm.core.model import Branch
 from kit.dtm.store import Filter, GidExists, KeyValue, LostLease, StoreCorrupt, StoreUnavailable
-from kit.dtm.store.mysql import MysqlStore
+from kit.dtm.store.mysql import MysqlStore, link
+from kit.dtm.store.mysql.link import Address, Link
 from kit.dtm.wire import Op, Status
 from kit.testing.mariadb import MariadbServer, mariadb_server
 from kit.testing.store import change, stored, transaction
@@ -268,6 +269,38 @@ async def test_coordinators_on_one_database_neither_deadlock_nor_lose(
         for gid in gids:
             rows += len((await stored(first, gid)).tx.branches) - 2
         assert rows == written > 60
+
+
+async def test_rows_that_another_session_has_locked_hold_nobody_else_up(
+    server: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "ABANDONED_AFTER", 2)
+    async with opened(server) as store:
+        for gid in ("locked", "free"):
+            await store.create(transaction(gid, next_cron_time=1))
+        locked, free = [await stored(store, gid) for gid in ("locked", "free")]
+        frozen = Link(Address(server.host, server.port, server.user, server.password, "kit_faults"))
+
+        async def freeze() -> None:
+            lock = "SELECT * FROM trans_global WHERE gid = 'locked' FOR UPDATE"
+            await frozen.ask("START TRANSACTION", lock, begins=True)
+
+        await frozen.transact(freeze)
+        outcomes = await asyncio.gather(
+            store.save(change(locked, "a", take=True)),
+            store.save(change(free, "a", take=True, release=True)),
+            store.create(transaction("locked")),
+            store.append("unknown", []),
+            store.claim("b", 10),
+            return_exceptions=True,
+        )
+        kinds = [outcome if isinstance(outcome, int) else type(outcome) for outcome in outcomes]
+        assert kinds == [StoreUnavailable, 2, GidExists, LostLease, list]
+        assert "unknown" not in str(outcomes[0])
+        assert (await stored(store, "locked")) == locked
+        await asyncio.sleep(2)
+        assert await store.save(change(locked, "a", take=True)) == 2
+        frozen.drop()
 
 
 async def test_a_cancelled_claim_leaves_the_store_usable_and_rows_free(

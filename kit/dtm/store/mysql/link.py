@@ -26,6 +26,10 @@ ATTEMPTS = 8
 TRUSTED_FOR = 5.0
 """Seconds that a connection may have rested without being asked whether it still lives."""
 
+ABANDONED_AFTER = 10
+"""Seconds after which the server closes a silent session: what a frozen coordinator has locked is
+free again."""
+
 SQL_MODE = "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"
 """Of every session, whatever the server's is: the literals rely on the backslash, and what does not
 fit a column is refused instead of cut off."""
@@ -265,7 +269,7 @@ class Link:
         try:
             await connection.query(
                 "SET NAMES utf8mb4, autocommit = 1, innodb_lock_wait_timeout = 1, "
-                f"sql_mode = '{SQL_MODE}'"
+                f"wait_timeout = {ABANDONED_AFTER}, sql_mode = '{SQL_MODE}'"
             )
             await connection.query(f"SET SESSION TRANSACTION ISOLATION LEVEL {self._isolation}")
             await connection.query("SELECT @@max_allowed_packet")

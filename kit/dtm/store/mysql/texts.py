@@ -182,12 +182,17 @@ def set_now(now: int | None) -> str:
     return f"SET @now = {DATABASE_NOW if now is None else now}"
 
 
-def lock_globals(gids: Iterable[str]) -> str:
+def lock_globals(gids: Iterable[str], *, wait: bool) -> str:
     """Who may change these transactions; nobody else does until the commit."""
     return (
         "SELECT gid, id, status, fence, owner, lease_until FROM trans_global "
-        f"WHERE gid IN {literals(gids)} ORDER BY gid FOR UPDATE"
+        f"WHERE gid IN {literals(gids)} ORDER BY gid FOR UPDATE{'' if wait else ' SKIP LOCKED'}"
     )
+
+
+def existing(gids: Iterable[str]) -> str:
+    """Those of ``gids`` that are stored, locked or not."""
+    return f"SELECT gid FROM trans_global WHERE gid IN {literals(gids)}"
 
 
 def branch_keys(gids: Iterable[str]) -> str:

@@ -8,7 +8,9 @@ Theory of operation
     statements whatever the number of rows, and commits.
 
     Rows are locked in the order of their gids, so that coordinators wait for each other and do not
-    deadlock; where they do all the same, the batch is tried again.
+    deadlock; where they do all the same, the batch is tried again. A row that another session has
+    locked is left out at first, so that its neighbours do not wait: what wants to change it follows
+    in a transaction of its own, which waits a while.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,8 +47,15 @@ class Append:
     branches: tuple[Branch, ...]
 
 
+LOCKS_WITHIN = 1.2
+"""Seconds that writes wait for rows which another session has locked, and others behind them."""
+
 Write: TypeAlias = Create | Change | Append
 Answer: TypeAlias = int | Exception | None
+
+
+_LOCKED = ContendedError("another session changes this transaction")
+"""The answer to a write that has to wait."""
 
 
 @dataclass(slots=True)
@@ -128,7 +137,19 @@ class Writes:
                 pass  # one of them exists: look which
             else:
                 return [1] * len(writes)
-        return await self._link.transact(lambda: self._decide(writes))
+        answers = await self._link.transact(lambda: self._decide(writes))
+        if locked := [write for write, at in zip(writes, answers, strict=True) if at is _LOCKED]:
+            later = iter(await self._when_unlocked(locked))
+            answers = [next(later) if answer is _LOCKED else answer for answer in answers]
+        return answers
+
+    async def _when_unlocked(self, writes: Sequence[Write]) -> list[Answer]:
+        try:
+            return await self._link.transact(
+                lambda: self._decide(writes, wait=True), within=LOCKS_WITHIN
+            )
+        except StoreUnavailable as exc:  # for these alone: their neighbours are written
+            return [exc] * len(writes)
 
     async def _insert(self, creates: Sequence[Create]) -> None:
         begin = (texts.set_now(self._now()), texts.BEGIN)
@@ -146,10 +167,11 @@ class Writes:
         statements = [*begin, *texts.insert_globals(rows), *texts.upsert_branches(branches)]
         await self._send([*statements, texts.COMMIT], begins=True)
 
-    async def _decide(self, writes: Sequence[Write]) -> list[Answer]:
+    async def _decide(self, writes: Sequence[Write], *, wait: bool = False) -> list[Answer]:
         gids = sorted({_gid(write) for write in writes})
         appended = sorted({write.gid for write in writes if isinstance(write, Append)})
-        read = [texts.set_now(self._now()), texts.BEGIN, "SELECT @now", texts.lock_globals(gids)]
+        read = [texts.set_now(self._now()), texts.BEGIN, "SELECT @now"]
+        read.append(texts.lock_globals(gids, wait=wait))
         if appended:
             read.append(texts.branch_keys(appended))
         _, _, now, globals_, *keys = await self._link.ask(*read, begins=True)
@@ -161,13 +183,19 @@ class Writes:
             for gid, branch_id, op in result.rows:
                 if (row := rows.get(str(gid))) is not None:
                     row.stored.add((str(branch_id), str(op)))
-        decided = _Decisions(_now(now), rows)
+        missing = [gid for gid in gids if gid not in rows]
+        locked = await self._existing(missing) if missing and not wait else frozenset()
+        decided = _Decisions(_now(now), rows, locked)
         answers = [decided.answer(write) for write in writes]
         try:
             await self._send([*decided.statements(), texts.COMMIT])
         except DuplicateError as exc:  # another coordinator created one of them just now
             raise ContendedError(str(exc)) from exc
         return answers
+
+    async def _existing(self, gids: Sequence[str]) -> frozenset[str]:
+        [found] = await self._link.ask(texts.existing(gids))
+        return frozenset(str(row[0]) for row in found.rows)
 
     async def _send(self, statements: Sequence[str], *, begins: bool = False) -> None:
         packets = list(texts.packets(statements))
@@ -184,18 +212,22 @@ class _Decisions:
 
     Args:
         now: the instant of the batch.
-        rows: the locked transactions by gid.
+        rows: the transactions by gid.
+        locked: gids of those that could not be read, because another session changes them.
     """
 
-    def __init__(self, now: int, rows: dict[str, _Row]) -> None:
+    def __init__(self, now: int, rows: dict[str, _Row], locked: frozenset[str]) -> None:
         self._now = now
         self._rows = rows
+        self._locked = locked
 
     def answer(self, write: Write) -> Answer:
         """Accept a write, or say why not."""
+        if isinstance(write, Create):
+            return self._create(write)
+        if _gid(write) in self._locked:
+            return _LOCKED
         match write:
-            case Create():
-                return self._create(write)
             case Change():
                 return self._save(write)
             case Append():
@@ -217,7 +249,7 @@ class _Decisions:
 
     def _create(self, create: Create) -> Answer:
         tx = create.tx
-        if tx.gid in self._rows:
+        if tx.gid in self._rows or tx.gid in self._locked:
             return GidExists(tx.gid)
         lease_until = self._now + create.lease_ms if create.owner else 0
         self._rows[tx.gid] = _Row(
