@@ -109,11 +109,12 @@ class Side:
 async def http_side(
     *,
     store: Store | None = None,
+    clock: ManualClock | None = None,
     limits: HttpLimits | None = None,
     mounts: Mapping[str, AsgiApp] | None = None,
 ) -> AsyncIterator[Side]:
     """A coordinator on a free port of loopback, stopped when the block ends."""
-    clock, branches, metrics = ManualClock(), Branches(), Metrics()
+    clock, branches, metrics = clock or ManualClock(), Branches(), Metrics()
     store = store or MemoryStore(clock)
     async with store:
         engine = Engine(store, branches, clock, Policy(), owner="one")

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from kit import __version__
 from kit.dtm.server.caller import BranchAnswer
 from kit.dtm.store import Filter, Held, StoreUnavailable
 from kit.dtm.store.memory import MemoryStore
+from kit.dtm.store.sqlite import SqliteStore
 from kit.dtm.wire import Result
 from kit.testing import ManualClock
 from tests.unit.dtm.server.http_side import Side, http_side, msg
@@ -19,9 +21,12 @@ from tests.unit.dtm.server.http_side import Side, http_side, msg
 SUCCESS = b'{"dtm_result":"SUCCESS"}'
 
 
-@pytest.fixture
-async def side() -> AsyncIterator[Side]:
-    async with http_side() as made:
+@pytest.fixture(params=["memory", "sqlite"])
+async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Side]:
+    clock = ManualClock()
+    memory = request.param == "memory"
+    store = MemoryStore(clock) if memory else SqliteStore(tmp_path / "t.db", clock)
+    async with http_side(store=store, clock=clock) as made:
         yield made
 
 
