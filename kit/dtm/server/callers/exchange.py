@@ -104,13 +104,13 @@ class HttpExchange:
     ) -> None:
         self._resolver = resolver
         self._user_agent = user_agent
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._warm: OrderedDict[URL, float] = OrderedDict()
 
     async def aclose(self) -> None:
         """Cut every connection; may be called twice."""
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def send(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, limit: float
@@ -149,12 +149,14 @@ class HttpExchange:
             elif number in _LOCAL_TROUBLE:
                 code = GrpcCode.RESOURCE_EXHAUSTED
             why = str(error) or type(error).__name__
+            if isinstance(error, aiohttp.ClientConnectorError):
+                why = f"no connection: {error.os_error.strerror or error.os_error}"
             raise ExchangeFailed(f"{method} {_place(url)}: {why}", code) from error
 
     async def _exchange(
         self, method: str, url: URL, headers: "CIMultiDict[str]", body: bytes | None
     ) -> HttpReply:
-        response = await self._open().request(
+        response = await self._session(keep=self._keeps(url)).request(
             method, url, headers=headers, data=body, allow_redirects=False
         )
         try:
@@ -162,26 +164,22 @@ class HttpExchange:
             location = response.headers.get("Location", "")
             if raw is None:
                 return HttpReply(response.status, b"", cut=True, location=location)
-            if not self._keeps(url):
-                response.close()
             coding = response.headers.get("Content-Encoding", "").lower()
             if coding in ("gzip", "deflate"):
                 raw = _inflated(raw)
             return HttpReply(response.status, raw, location=location)
-        except BaseException:
-            response.close()
-            raise
         finally:
-            if not response.content.is_eof():
-                response.close()  # the rest of it is not wanted
-            response.release()
+            response.close()  # one that was read to its end has given its connection back already
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
+        """The session whose connections are kept after an answer, or not."""
+        session = self._sessions.get(keep)
+        if session is None:
+            session = self._sessions[keep] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     resolver=self._resolver,
-                    keepalive_timeout=KEEPALIVE_S,
+                    keepalive_timeout=KEEPALIVE_S if keep else None,
+                    force_close=not keep,
                     limit=0,  # whoever calls bounds what is in flight, target by target
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -190,7 +188,7 @@ class HttpExchange:
                 headers={"User-Agent": self._user_agent},
                 skip_auto_headers=("Content-Type",),
             )
-        return self._session
+        return session
 
     def _keeps(self, url: URL) -> bool:
         """Whether the connection may be kept: those of many targets would be many descriptors."""
@@ -219,7 +217,11 @@ def http_url(text: str) -> URL:
     scheme = text.partition("://")[0].lower()
     if scheme not in ("http", "https") or "://" not in text:
         raise ValueError(f"bad url: '{text}'. write http://host:port/path or https://...")
-    url = URL(quote(text.partition("#")[0], safe=punctuation), encoded=True)
+    try:
+        url = URL(quote(text.partition("#")[0], safe=punctuation), encoded=True)
+        url.origin()  # reads host and port
+    except ValueError as exc:
+        raise ValueError(f"bad url: '{text}'. {exc}") from exc
     if not url.raw_host or "%" in url.raw_host.partition("%25")[0]:
         raise ValueError(f"bad url: '{text}'. its host cannot be read")
     return url
