@@ -8,6 +8,7 @@
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 from kit.dtm.core import (
@@ -59,9 +60,10 @@ class Story:
             return []
         self.tx, commands = step(self.tx, self.event(word, rest), Policy())
         lines = [self.shown(command) for command in commands] or ["nothing"]
-        if self.tx is not None and self.tx.trans_type is not TransType.MSG and self.tx.branches:
-            if any(isinstance(c, Save) and c.tx.status.terminal for c in commands):
-                lines.append(f"rows {rows(self.tx)}")
+        ended = [c.tx for c in commands if isinstance(c, Save) and c.tx.status.terminal]
+        lines += [
+            f"rows {rows(tx)}" for tx in ended if tx.branches and tx.trans_type is not TransType.MSG
+        ]
         return [f"    {text}" for text in lines]
 
     def event(self, word: str, rest: list[str]) -> Event:
@@ -99,7 +101,7 @@ class Story:
             final_status=Status(given["status"]) if "status" in given else None,
             result=given.get("result", ""),
         )
-        kinds = {
+        kinds: dict[str, Callable[[int, Request], Event]] = {
             "prepare": Prepared,
             "submit": Submitted,
             "abort": Aborted,
