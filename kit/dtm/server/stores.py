@@ -58,11 +58,11 @@ def _make(settings: StoreSettings, clock: Clock | None) -> Store:
             from kit.dtm.store.postgres import PostgresStore
 
             return PostgresStore(
-                settings.host,
-                settings.port,
-                settings.user,
-                password,
-                settings.db,
+                host=settings.host,
+                port=settings.port,
+                user=settings.user,
+                password=password,
+                database=settings.db,
                 schema=settings.schema_,
                 clock=clock,
             )
