@@ -197,7 +197,7 @@ class PostgresServer:
         return [pid, *map(int, children.read_text().split())] if children.exists() else [pid]
 
     def _spawn(self, options: Iterable[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """A process that belongs to no event loop, as those of asyncio do: fixtures outlive loops."""
+        """A process that belongs to no event loop, as those of asyncio do: fixtures outlive one."""
         command = [str(self._binaries / "postgres"), "-D", str(self._data)]
         for option in options:
             command += ["-c", option]

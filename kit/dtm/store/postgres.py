@@ -1,1 +1,0 @@
-"""Written in this change set."""
