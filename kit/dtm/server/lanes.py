@@ -2,8 +2,9 @@
 
 A target is a scheme and an authority. What waits for a dead one holds nothing that a healthy one
 needs. The bound over all of them is shared by a rule instead of a queue: a target may use as many
-places as are free at the moment, and never more than its own limit. However many targets hang, some
-places stay free for the next one, and who uses few never waits for who uses many.
+places as are free at the moment, and never more than its own limit. However much hangs, some places
+stay free for the next target (as long as there are fewer targets than places), and who uses few
+never waits for who uses many.
 
 A call waits for half of its time at the most, so that one that leaves has time to be answered.
 """

@@ -219,7 +219,7 @@ def http_url(text: str) -> URL:
         raise ValueError(f"bad url: '{text}'. write http://host:port/path or https://...")
     try:
         url = URL(quote(text.partition("#")[0], safe=punctuation), encoded=True)
-        url.origin()  # reads host and port
+        str(url.origin())  # reads host and port
     except ValueError as exc:
         raise ValueError(f"bad url: '{text}'. {exc}") from exc
     if not url.raw_host or "%" in url.raw_host.partition("%25")[0]:
