@@ -16,9 +16,12 @@ from kit.dtm.core import Branch, Options, Transaction
 from kit.dtm.driver.direct import DirectDriver
 from kit.dtm.pb import dtm_pb2
 from kit.dtm.server.caller import BranchAnswer, BranchCaller
+from kit.dtm.server.callers import exchange
+from kit.dtm.server.callers import grpc as callers_grpc
 from kit.dtm.server.callers.classify import classify_http
 from kit.dtm.wire import Protocol, Result, Status, TransType
 from kit.errors.codes import GrpcCode
+from kit.transport import CallInfo, Kind, call_info
 from kit.transport.grpc import GrpcClient
 
 HTTP = Transaction("g 1", TransType.SAGA, Status.SUBMITTED, protocol=Protocol.HTTP)
@@ -349,3 +352,94 @@ async def test_twenty_hanging_targets_slow_nobody_else() -> None:
         assert time.monotonic() - began < 1.0
         release.set()
         await asyncio.gather(*calls)
+
+
+async def test_connections_are_kept_for_a_few_targets_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange, "MAX_WARM", 3)
+    peers: list[tuple[str, int]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        return web.Response(body=b"x" * 70_000)
+
+    async with http_server(answer) as url, caller() as asks:
+        for _ in range(2):
+            for n in range(1, 6):
+                place = url.replace("127.0.0.1", f"127.0.0.{n}")
+                assert (await asks.call(HTTP, branch(f"{place}/x"), 2.0)).result == "SUCCESS"
+    assert len(set(peers)) == 3 + 2 * 2
+
+
+async def test_in_a_container_localhost_is_the_machine_around_it() -> None:
+    asked: list[str] = []
+
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response()
+
+    async with http_server(answer) as url, caller(docker=True, lookup=lookup) as asks:
+        assert (await asks.call(HTTP, branch(f"{url}/x"), 2.0)).result is Result.SUCCESS
+        assert (await asks.call(RPC, branch(f"{url}/?method=m"), 2.0)).result is Result.UNKNOWN
+        assert "host.docker.internal" in (
+            await asks.call(GRPC, branch("localhost:1/a.B/C"), 2.0)
+        ).text + str(asked)
+    assert set(asked) == {"host.docker.internal"}
+
+
+async def test_the_deadline_of_the_request_that_began_a_round_does_not_bind_its_branches() -> None:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        await asyncio.sleep(0.05)
+        return b""
+
+    over = CallInfo(Kind.GRPC, "server", "/dtmgimp.Dtm/Submit", deadline=time.monotonic() - 1)
+    async with grpc_server(answer) as address, caller() as asks:
+        token = call_info.set(over)
+        said = await asks.call(GRPC, branch(f"{address}/a.B/C"), 2.0)
+        assert call_info.get() is over
+        call_info.reset(token)
+    assert said.result is Result.SUCCESS
+
+
+async def test_a_client_that_makes_room_ends_its_calls_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callers_grpc, "MAX_CLIENTS", 1)
+    arrived = asyncio.Event()
+
+    async def slow(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        arrived.set()
+        await asyncio.sleep(0.1)
+        return b""
+
+    async with grpc_server(slow) as one, grpc_server(slow) as two, caller() as asks:
+        first = asyncio.create_task(asks.call(GRPC, branch(f"{one}/a.B/C"), 2.0))
+        await arrived.wait()
+        assert (await asks.call(GRPC, branch(f"{two}/a.B/C"), 2.0)).result is Result.SUCCESS
+        assert (await first).result is Result.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "result"),
+    [
+        (grpc.StatusCode.ABORTED, "no", Result.FAILURE),
+        (grpc.StatusCode.ABORTED, "ONGOING", Result.ONGOING),
+        (grpc.StatusCode.FAILED_PRECONDITION, "later", Result.ONGOING),
+        (grpc.StatusCode.INTERNAL, "FAILURE", Result.UNKNOWN),
+    ],
+)
+async def test_the_status_of_a_grpc_branch_decides(
+    code: grpc.StatusCode, text: str, result: Result
+) -> None:
+    async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        await context.abort(code, text)
+        raise AssertionError
+
+    async with grpc_server(answer) as address, caller() as asks:
+        said = await asks.call(GRPC, branch(f"{address}/a.B/C"), 2.0)
+    assert (said.result, said.text) == (result, text)
