@@ -85,6 +85,7 @@ class Link:
         self._addresses = list(addresses)
         self._address = self._addresses[0]
         self._wire: Wire | None = None
+        self._connecting = asyncio.Lock()
         self._greeting = [pack("EXISTS", prefix), *_LOAD_SCRIPTS]
         if password:
             words = (user, password) if user else (password,)
@@ -102,11 +103,11 @@ class Link:
             StoreUnavailable: there is no connection; nothing was written.
         """
         deadline = min(request.asked for request in requests) + ANSWER_WITHIN_S
-        answers = await self._exchange([request.command for request in requests], deadline)
+        wire, answers = await self._exchange([request.command for request in requests], deadline)
         again = [n for n, answer in enumerate(answers) if _did_not_run(answer)]
         if again:
-            await self._heal(answers[again[0]], deadline)
-            repeated = await self._exchange([requests[n].command for n in again], deadline)
+            await self._heal(wire, answers[again[0]], deadline)
+            _, repeated = await self._exchange([requests[n].command for n in again], deadline)
             for n, answer in zip(again, repeated, strict=True):
                 answers[n] = answer
         return [self._refusal(a) if isinstance(a, hiredis.ReplyError) else a for a in answers]
@@ -115,47 +116,50 @@ class Link:
         """End the connection, if there is one."""
         if self._wire is not None:
             self._wire.close("was closed")
-            self._wire = None
 
     async def _exchange(
         self, commands: Sequence[bytes], deadline: float
-    ) -> list[Reply | StoreUnavailable]:
+    ) -> tuple[Wire, list[Reply | StoreUnavailable]]:
         wire = await self._connected(deadline)
         answers: list[Reply | StoreUnavailable] = await wire.exchange(commands, deadline)
-        if len(answers) < len(commands):
+        missing = len(commands) - len(answers)
+        if missing:
             message = f"{self.address} {wire.lost}; whether this was written is unknown"
-            self.close()
-            answers += [StoreUnavailable(message) for _ in range(len(commands) - len(answers))]
-        return answers
+            answers += [StoreUnavailable(message) for _ in range(missing)]
+        return wire, answers
 
-    async def _heal(self, refusal: Exception, deadline: float) -> None:
+    async def _heal(self, wire: Wire, refusal: Exception, deadline: float) -> None:
         """Do what makes Redis run what it did not."""
         moved = _moved_to(refusal, self._address)
-        if moved is not None:
-            self.close()
-            self._address = moved
-        else:
+        if moved is None:
             await self._exchange(_LOAD_SCRIPTS, deadline)
+        elif self._wire is wire:  # else somebody else went there already
+            wire.retire("sent its clients to another node")
+            self._address = moved
 
     async def _connected(self, deadline: float) -> Wire:
         if self._wire is not None and not self._wire.lost:
             return self._wire
-        failure = StoreUnavailable()
-        for address in dict.fromkeys((self._address, *self._addresses)):
-            self._address = address
-            try:
-                return await self._opened(deadline)
-            except StoreUnavailable as exc:
-                failure = exc
-        self._address = self._addresses[0]
-        raise failure
+        async with self._connecting:
+            if self._wire is not None and not self._wire.lost:
+                return self._wire
+            failure = StoreUnavailable()
+            for address in dict.fromkeys((self._address, *self._addresses)):
+                self._address = address
+                try:
+                    self._wire = await self._opened(deadline)
+                except StoreUnavailable as exc:
+                    failure = exc
+                else:
+                    return self._wire
+            self._address = self._addresses[0]
+            raise failure
 
     async def _opened(self, deadline: float) -> Wire:
         """A connection to the node that keeps the keys, starting with the address at hand."""
         for _ in range(MAX_HOPS):
             wire = await self._greeted(deadline)
             if wire is not None:
-                self._wire = wire
                 return wire
         raise StoreUnavailable(f"{self.address}: {MAX_HOPS} nodes each named another; try again")
 
@@ -188,8 +192,8 @@ class Link:
         text = str(reply)
         for code, way_out in _WAYS_OUT.items():
             if text.startswith(code) or f"-{code} " in text or f" {code} command not" in text:
-                if code in _ELSEWHERE:
-                    self.close()
+                if code in _ELSEWHERE and self._wire is not None:
+                    self._wire.retire(f"said {code}")
                 return StoreUnavailable(f"{self.address}: {text}; {way_out}")
         return StoreCorrupt(f"{self.address}: {text}")
 

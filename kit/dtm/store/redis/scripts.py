@@ -18,7 +18,6 @@ P_w                zset        ours: gid by when it can be claimed, in ms: due, 
 P_f                zset        ours: gid by when it ended, in ms, of the finished
 P_c                zset        ours: gid by number, in the order of creation
 P_k                zset        ours: <cat>_<key> by number, in the order of creation
-P_n                string      ours: the last such number
 =================  ==========  ===================================================================
 
 Nothing has a time to live. A script reads and refuses before it writes, and begins with a write
@@ -67,14 +66,17 @@ local function spelled(ms)
 end
 
 -- A branch or entry: `rest` is its JSON behind the stamps; `old`, if any, is what it replaces.
+local at
 local function stamped(rest, old)
-  local at = spelled(now)
+  at = at or spelled(now)
   local created = old and string.sub(old, 1, 49) or '{"id":0,"create_time":"' .. at .. '",'
   return created .. '"update_time":"' .. at .. '",' .. rest
 end
 
-local function number()
-  return redis.call('INCR', P .. '_n')
+-- One more than the last in an index by number.
+local function number(index)
+  local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+  return (last[2] or 0) + 1
 end
 
 local function schedule(gid, due, lease_until)
@@ -143,7 +145,7 @@ end
 for i = 1, count, 1000 do
   redis.call('RPUSH', P .. '_b_' .. gid, unpack(branches, i, math.min(i + 999, count)))
 end
-redis.call('ZADD', P .. '_c', number(), gid)
+redis.call('ZADD', P .. '_c', number(P .. '_c'), gid)
 if ended then
   redis.call('ZADD', P .. '_f', ended, gid)
 else
@@ -235,7 +237,16 @@ CLAIM = Script(
 local owner, lease_until = ARGV[2], now + ARGV[3]
 local limit = math.min(tonumber(ARGV[4]), MAX_ROWS)
 local claimed, size = {}, 0
-for _, gid in ipairs(redis.call('ZRANGEBYSCORE', P .. '_w', '-inf', now, 'LIMIT', 0, limit)) do
+local found = redis.call('ZRANGEBYSCORE', P .. '_w', '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
+local due = {}
+for i = 1, #found, 2 do
+  local number = tonumber(redis.call('ZSCORE', P .. '_c', found[i]) or 0)
+  due[#due + 1] = {found[i], tonumber(found[i + 1]), number}
+end
+-- those of one instant in the order of creation
+table.sort(due, function(a, b) return a[2] < b[2] or (a[2] == b[2] and a[3] < b[3]) end)
+for _, row in ipairs(due) do
+  local gid = row[1]
   local record = redis.call('GET', P .. '_g_' .. gid)
   if record then
     local branches = redis.call('LRANGE', P .. '_b_' .. gid, 0, -1)
@@ -371,7 +382,7 @@ CREATE_KV = Script(
     """
 if redis.call('EXISTS', P .. '_kv_' .. ARGV[2]) == 1 then return 0 end
 redis.call('SET', P .. '_kv_' .. ARGV[2], stamped(ARGV[3]))
-redis.call('ZADD', P .. '_k', number(), ARGV[2])
+redis.call('ZADD', P .. '_k', number(P .. '_k'), ARGV[2])
 return 1
 """
 )

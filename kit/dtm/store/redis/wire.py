@@ -5,6 +5,7 @@ commands in a pipeline that costs more than everything else here.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -22,8 +23,19 @@ def pack(*words: str | bytes | int) -> bytes:
     return packed
 
 
+class _Exchange:
+    """Commands that were sent, and what has come back."""
+
+    __slots__ = ("done", "replies", "wanted")
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.replies: list[Reply] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class Wire(asyncio.Protocol):
-    """A connection that carries one exchange at a time.
+    """A connection that carries exchanges, several at a time; their replies come in order.
 
     Attributes:
         lost: why nothing can be exchanged any more; empty while something can.
@@ -32,9 +44,7 @@ class Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self.lost = ""
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._replies: list[Reply] = []
-        self._wanted = 0
-        self._answered: asyncio.Future[None] | None = None
+        self._open: deque[_Exchange] = deque()
         self._transport: asyncio.Transport | None = None
 
     async def exchange(self, commands: Sequence[bytes], deadline: float) -> list[Reply]:
@@ -44,29 +54,31 @@ class Wire(asyncio.Protocol):
         of the loop's clock, came first; the connection is of no more use then, and whether the
         commands without a reply ran is unknown.
         """
-        assert self._answered is None, "one exchange at a time"
         if self.lost or self._transport is None:
             return []
-        loop = asyncio.get_running_loop()
-        self._wanted = len(commands)
-        self._answered = loop.create_future()
-        late = loop.call_at(deadline, self.close, "did not answer in time")
+        exchange = _Exchange(len(commands))
+        self._open.append(exchange)
+        late = asyncio.get_running_loop().call_at(deadline, self.close, "did not answer in time")
         try:
             self._transport.write(b"".join(commands))
-            await self._answered
+            await exchange.done
         finally:
             late.cancel()
-            self._answered = None
-        replies, self._replies = self._replies, []
-        return replies
+        return exchange.replies
+
+    def retire(self, why: str) -> None:
+        """End the connection as soon as what was sent is answered; take nothing more."""
+        self.lost = self.lost or why
+        if not self._open:
+            self.close(why)
 
     def close(self, why: str) -> None:
         """End the connection without waiting for anything."""
-        if not self.lost:
-            self.lost = why
+        self.lost = self.lost or why
         if self._transport is not None:
             self._transport.abort()
-        self._wake()
+        while self._open:
+            _wake(self._open.popleft())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -78,17 +90,26 @@ class Wire(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _NOTHING:
-                self._replies.append(reply)
+                self._replied(reply)
         except hiredis.ProtocolError as exc:
             self.close(f"does not speak Redis: {exc}")
-            return
-        if len(self._replies) >= self._wanted:
-            self._wake()
+        if self.lost and not self._open:
+            self.close(self.lost)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
         self.close(f"closed the connection{f': {exc}' if exc else ''}")
 
-    def _wake(self) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+    def _replied(self, reply: Reply) -> None:
+        if not self._open:
+            self.close(f"said {reply!r} without being asked")  # as in protected mode
+            return
+        exchange = self._open[0]
+        exchange.replies.append(reply)
+        if len(exchange.replies) == exchange.wanted:
+            _wake(self._open.popleft())
+
+
+def _wake(exchange: _Exchange) -> None:
+    if not exchange.done.done():  # its task may have been cancelled
+        exchange.done.set_result(None)
