@@ -77,7 +77,7 @@ class JsonRpcCaller:
             return answer_of(by_status, reply.text)
         try:
             said: Any = json.loads(reply.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             said = None
         error = said.get("error") if isinstance(said, dict) else None
         code = error.get("code") if isinstance(error, dict) else None

@@ -443,3 +443,37 @@ async def test_the_status_of_a_grpc_branch_decides(
     async with grpc_server(answer) as address, caller() as asks:
         said = await asks.call(GRPC, branch(f"{address}/a.B/C"), 2.0)
     assert (said.result, said.text) == (result, text)
+
+
+@pytest.mark.parametrize("body", [b"[" * 900_000, b"\xff", b"", b"1" * 10_000])
+async def test_nonsense_from_a_json_rpc_branch_is_unknown(body: bytes) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    async with http_server(answer) as url, caller() as asks:
+        said = await asks.call(RPC, branch(f"{url}/rpc?method=m"), 5.0)
+    assert said.result is Result.UNKNOWN
+    assert said.text.startswith("not an answer of JSON-RPC")
+    assert len(said.text) <= 4_096
+
+
+async def test_a_name_nobody_answers_for_takes_the_time_of_its_own_call_only() -> None:
+    async def lookup(host: str, port: int) -> Sequence[str]:
+        if host == "dead.example":
+            await asyncio.Event().wait()
+        return ["127.0.0.1"]
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        return b""
+
+    async with grpc_server(answer) as address, caller(lookup=lookup) as asks:
+        port = address.rpartition(":")[2]
+        dead = await asyncio.gather(
+            *(
+                asks.call(GRPC, branch(url), 0.2)
+                for url in (f"dead.example:{port}/a.B/C", f"http://dead.example:{port}/x")
+            )
+        )
+        good = await asks.call(GRPC, branch(f"localhost:{port}/a.B/C"), 2.0)
+    assert [said.code for said in dead] == [GrpcCode.UNAVAILABLE, GrpcCode.DEADLINE_EXCEEDED]
+    assert good.result is Result.SUCCESS
