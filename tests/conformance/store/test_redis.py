@@ -110,9 +110,10 @@ async def test_a_replica_refuses_writes(server: RedisServer) -> None:
 
 async def test_weak_settings_are_told() -> None:
     """Each with its way out."""
-    async with redis_server(
-        appendonly=False, maxmemory="100mb", maxmemory_policy="allkeys-lru"
-    ) as weak, RedisStore(weak.address) as store:
+    async with (
+        redis_server(appendonly=False, maxmemory="100mb", maxmemory_policy="allkeys-lru") as weak,
+        RedisStore(weak.address) as store,
+    ):
         appendonly, policy = store.weaknesses
         assert "appendonly yes" in appendonly
         assert "noeviction" in policy
@@ -134,3 +135,29 @@ async def test_a_password_is_sent_and_a_wrong_one_named() -> None:
             assert await store.create(TX) == 1
         with pytest.raises(StoreUnavailable, match=r"Store\.Password"):
             await RedisStore(guarded.address, password="wrong").__aenter__()
+
+
+async def test_a_slot_that_moved_is_followed_and_a_dead_node_given_up() -> None:
+    """The link goes where it is sent; a cluster that lost the slot refuses within 3 seconds."""
+    async with redis_cluster() as cluster, RedisStore(cluster.address, prefix="{a}") as store:
+        assert await store.load("g") is None
+        old = await cluster.node_of("{a}")
+        new = next(node for node in cluster.nodes if node is not old)
+        slot, name = await new.cli("CLUSTER", "KEYSLOT", "{a}"), await new.cli("CLUSTER", "MYID")
+        for node in (new, old):
+            await node.cli("CLUSTER", "SETSLOT", slot, "NODE", name)
+        assert await store.create(TX) == 1
+        new.kill()
+        await refused_in_time(lambda: store.load("g"))
+        await refused_in_time(lambda: store.load("g"))
+        await new.start()
+        async with asyncio.timeout(20):
+            while not await _loaded(store):
+                await asyncio.sleep(0.1)
+
+
+async def _loaded(store: RedisStore) -> bool:
+    try:
+        return await store.load("g") is not None
+    except StoreUnavailable:
+        return False

@@ -35,7 +35,7 @@ class _Exchange:
 
 
 class Wire(asyncio.Protocol):
-    """A connection that carries exchanges, several at a time; their replies come in order.
+    """A connection that carries exchanges; what is sent while one is open is answered after it.
 
     Attributes:
         lost: why nothing can be exchanged any more; empty while something can.
