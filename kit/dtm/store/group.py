@@ -1,11 +1,11 @@
-"""Group commit over a connection that is awaited: what arrives while a batch runs goes with the next.
+"""Group commit over an awaited connection: what arrives while a batch runs goes with the next.
 
-The SQLite store does the same with a thread (:mod:`kit.dtm.store.batch`). Nothing waits for company:
-an idle group runs a single request at once, a busy one shares one commit between many.
+The SQLite store does the same with a thread (:mod:`kit.dtm.store.batch`). Nothing waits for
+company: an idle group runs a single request at once, a busy one shares one commit between many.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from kit.dtm.store import StoreUnavailable
@@ -29,6 +29,8 @@ class Group(Generic[R, A]):
             it raises, every request of the batch is refused with that exception, unless there are
             several: they are then tried again one by one, so that a bad request costs its
             neighbours time and nothing else. :class:`StoreUnavailable` is never tried again.
+        key: what a request writes to. Two requests with the same key never share a batch: the
+            second sees what became of the first. By default every request is its own.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Group(Generic[R, A]):
         name: str,
         commit: Callable[[Sequence[R]], Awaitable[Sequence[A | Exception]]],
         *,
+        key: Callable[[R], Hashable] = id,
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._name = name
         self._commit = commit
+        self._key = key
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._waiting: list[tuple[R, asyncio.Future[A]]] = []
@@ -76,11 +80,22 @@ class Group(Generic[R, A]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch = self._waiting[: self._max_batch]
-                del self._waiting[: self._max_batch]
+                number = self._fitting()
+                batch = self._waiting[:number]
+                del self._waiting[:number]
                 await self._attempt(batch)
         finally:
             self._running = None
+
+    def _fitting(self) -> int:
+        """How many of those that wait go together, the first ones first."""
+        keys: set[Hashable] = set()
+        for request, _ in self._waiting[: self._max_batch]:
+            key = self._key(request)
+            if key in keys:
+                break
+            keys.add(key)
+        return len(keys)
 
     async def _attempt(self, batch: list[tuple[R, asyncio.Future[A]]]) -> None:
         answers: Sequence[A | Exception]

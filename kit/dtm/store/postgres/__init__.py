@@ -314,6 +314,10 @@ class PostgresStore:
         """See :meth:`kit.dtm.store.Store.delete_kv`."""
         return bool(await self._fetch(statements.DELETE_KV, cat, key, effect=_UNKNOWN))
 
+    async def clear(self) -> None:
+        """See :meth:`kit.dtm.store.Store.clear`."""
+        await self._fetch(statements.CLEAR, effect=_UNKNOWN)
+
     async def now_ms(self) -> int:
         """See :meth:`kit.dtm.store.Store.now_ms`."""
         return _only(await self._fetch(statements.NOW, self._now))

@@ -220,7 +220,7 @@ RESET = f"""
     ),
     reset AS (
         UPDATE trans_global g SET {_MAKE_DUE}
-        FROM (SELECT id FROM later LIMIT $3) AS some WHERE g.id = some.id
+        FROM (SELECT id FROM later LIMIT $3) AS due WHERE g.id = due.id
     )
     SELECT count(*) FROM later
 """
@@ -249,4 +249,5 @@ UPDATE_KV = f"""
     RETURNING 1
 """
 DELETE_KV = "DELETE FROM kv WHERE cat = $1 AND k = $2 RETURNING 1"
+CLEAR = "TRUNCATE trans_global, trans_branch_op, kv"
 NOW = f"SELECT {_NOW}"
