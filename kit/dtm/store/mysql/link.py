@@ -39,7 +39,8 @@ DUPLICATE_KEY = 1062
 UNKNOWN_DATABASE = 1049
 NO_SUCH_TABLE = 1146
 _NOT_SENT = 2006  # the driver's: the connection was found closed before anything was written
-_CONTENDED = {1020, 1205, 1213}  # changed since read, waited too long for a lock, deadlock
+_LOCK_WAIT = 1205
+_CONTENDED = {1020, 1213}  # changed since read, deadlock
 _ENDED = {0, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 2006, 2013, 2055}
 _WAYS_OUT = {
     1040: "raise max_connections, or run fewer coordinators",
@@ -57,6 +58,10 @@ Rows = Sequence[Sequence[Value]]
 
 class ContendedError(Exception):
     """Somebody else's locks were in the way: nothing was written, the same may be tried again."""
+
+
+class LockedError(ContendedError):
+    """As long as the session waits for a lock, a second, nobody gave it back."""
 
 
 class DuplicateError(Exception):
@@ -291,6 +296,8 @@ class Link:
         said = f"{exc.args[-1] if exc.args else exc} (error {number})"
         if number == DUPLICATE_KEY:
             return DuplicateError(said)
+        if number == _LOCK_WAIT:
+            return LockedError(said)
         if number in _CONTENDED:
             return ContendedError(said)
         if isinstance(exc, errors.DataError):

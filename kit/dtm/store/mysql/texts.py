@@ -182,11 +182,11 @@ def set_now(now: int | None) -> str:
     return f"SET @now = {DATABASE_NOW if now is None else now}"
 
 
-def lock_globals(gids: Iterable[str], *, wait: bool) -> str:
-    """Who may change these transactions; nobody else does until the commit."""
+def lock_globals(gids: Iterable[str]) -> str:
+    """Who may change those of ``gids`` that nobody is changing; nobody does until the commit."""
     return (
         "SELECT gid, id, status, fence, owner, lease_until FROM trans_global "
-        f"WHERE gid IN {literals(gids)} ORDER BY gid FOR UPDATE{'' if wait else ' SKIP LOCKED'}"
+        f"WHERE gid IN {literals(gids)} ORDER BY gid FOR UPDATE SKIP LOCKED"
     )
 
 

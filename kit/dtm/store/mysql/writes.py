@@ -9,19 +9,21 @@ Theory of operation
 
     Rows are locked in the order of their gids, so that coordinators wait for each other and do not
     deadlock; where they do all the same, the batch is tried again. A row that another session has
-    locked is left out at first, so that its neighbours do not wait: what wants to change it follows
-    in a transaction of its own, which waits a while.
+    locked is left out at first, so that its neighbours do not wait; what wants to change it is
+    tried again for a second.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 from kit.clock import Clock
 from kit.dtm.core.model import Branch, BranchKey, Transaction
 from kit.dtm.store import BranchExists, Change, GidExists, LostLease, StoreUnavailable
 from kit.dtm.store.mysql import texts
-from kit.dtm.store.mysql.link import ContendedError, DuplicateError, Link, Result
+from kit.dtm.store.mysql.link import ContendedError, DuplicateError, Link, LockedError, Result
 from kit.dtm.store.rows import Value
 from kit.dtm.store.rules import merged
 from kit.dtm.wire import Status
@@ -47,8 +49,10 @@ class Append:
     branches: tuple[Branch, ...]
 
 
-LOCKS_WITHIN = 1.2
-"""Seconds that writes wait for rows which another session has locked, and others behind them."""
+_PAUSES = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.4)
+"""Seconds before each new look at rows which another session has locked. Other coordinators need
+milliseconds; whoever needs more than a second does not keep the writes behind waiting for longer.
+"""
 
 Write: TypeAlias = Create | Change | Append
 Answer: TypeAlias = int | Exception | None
@@ -144,12 +148,23 @@ class Writes:
         return answers
 
     async def _when_unlocked(self, writes: Sequence[Write]) -> list[Answer]:
-        try:
-            return await self._link.transact(
-                lambda: self._decide(writes, wait=True), within=LOCKS_WITHIN
-            )
-        except StoreUnavailable as exc:  # for these alone: their neighbours are written
-            return [exc] * len(writes)
+        """Write those whose rows become free, and say of the others that they did not."""
+        answers: list[Answer] = [_LOCKED] * len(writes)
+        for pause in _PAUSES:
+            left = [n for n, answer in enumerate(answers) if answer is _LOCKED]
+            if not left:
+                break
+            await asyncio.sleep(pause)
+            again = [writes[n] for n in left]
+            given: Sequence[Answer]
+            try:
+                given = await self._link.transact(partial(self._decide, again))
+            except StoreUnavailable as exc:  # the server is gone now, what was answered stays
+                given = [exc] * len(again)
+            for n, answer in zip(left, given, strict=True):
+                answers[n] = answer
+        refused = self._link.unavailable("another session has locked this transaction; try again")
+        return [refused if answer is _LOCKED else answer for answer in answers]
 
     async def _insert(self, creates: Sequence[Create]) -> None:
         begin = (texts.set_now(self._now()), texts.BEGIN)
@@ -165,13 +180,16 @@ class Writes:
             for branch in create.tx.branches
         )
         statements = [*begin, *texts.insert_globals(rows), *texts.upsert_branches(branches)]
-        await self._send([*statements, texts.COMMIT], begins=True)
+        try:
+            await self._send([*statements, texts.COMMIT], begins=True)
+        except LockedError as exc:  # by whoever changes a transaction of the same gid
+            raise DuplicateError(str(exc)) from exc
 
-    async def _decide(self, writes: Sequence[Write], *, wait: bool = False) -> list[Answer]:
+    async def _decide(self, writes: Sequence[Write]) -> list[Answer]:
         gids = sorted({_gid(write) for write in writes})
         appended = sorted({write.gid for write in writes if isinstance(write, Append)})
         read = [texts.set_now(self._now()), texts.BEGIN, "SELECT @now"]
-        read.append(texts.lock_globals(gids, wait=wait))
+        read.append(texts.lock_globals(gids))
         if appended:
             read.append(texts.branch_keys(appended))
         _, _, now, globals_, *keys = await self._link.ask(*read, begins=True)
@@ -184,7 +202,7 @@ class Writes:
                 if (row := rows.get(str(gid))) is not None:
                     row.stored.add((str(branch_id), str(op)))
         missing = [gid for gid in gids if gid not in rows]
-        locked = await self._existing(missing) if missing and not wait else frozenset()
+        locked = await self._existing(missing) if missing else frozenset()
         decided = _Decisions(_now(now), rows, locked)
         answers = [decided.answer(write) for write in writes]
         try:
