@@ -308,6 +308,15 @@ class Coordinators:
                 raise
         return self._servers[store]
 
+    def apart(self, store: str) -> Settings:
+        """Store settings for coordinators that share nothing with the others of the server."""
+        name = unique("apart").replace("-", "_")
+        return {
+            "postgres": {"Schema": name},
+            "mysql": {"Db": name},
+            "redis": {"RedisPrefix": f"{{{name}}}"},
+        }.get(store, {})
+
     async def _server(self, store: str) -> Settings:
         enter = self._stack.enter_async_context
         if store == "postgres":

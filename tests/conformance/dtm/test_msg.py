@@ -161,11 +161,21 @@ async def test_row_18_msg_delay_calls_branches_only_when_it_is_over(
     assert 3 <= wait <= 5
     if not tm.foreign:
         await tm.skip(2)
-        await tm.retry(gid)
         await asyncio.sleep(0.1)
         assert tm.business.calls(gid) == []
     await tm.past(gid, 4)
     await tm.until(gid, "succeed")
+
+
+async def test_row_18_msg_delay_is_not_cut_short_by_a_reset(tm: Coordinator, api: Api) -> None:
+    """Whoever makes everything due after an outage sends no message before its time."""
+    gid = tm.gid("msg")
+    accepted(await api.submit(msg(api, gid, custom_data='{"delay":60}')))
+    await tm.settled(gid)
+    await tm.retry(gid)
+    await asyncio.sleep(0.2)
+    assert tm.business.calls(gid) == []
+    assert await tm.status(gid) == "submitted"
 
 
 @pytest.mark.parametrize("name", ["http", "json-rpc"])

@@ -1,0 +1,144 @@
+"""What must not depend on where transactions live, and when they are forgotten.
+
+Source: dtm-labs/dtm dtmsvr/storage, dtmsvr/svr.go (UpdateBranchAsync).
+"""
+
+import asyncio
+import base64
+import time
+
+import pytest
+
+from tests.conformance.dtm.business import ERROR, Answer
+from tests.conformance.dtm.clients import Tx, unique
+from tests.conformance.dtm.coordinators import (
+    Coordinator,
+    Coordinators,
+    accepted,
+    msg,
+    ours,
+    saga,
+    seconds_of,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_row_54_every_store_shows_a_transaction_alike(tm: Coordinator) -> None:
+    """The keys that dtm shows for a finished message."""
+    gid = tm.gid()
+    payload = bytes(range(256))
+    steps = [{"action": tm.grpc.url("out")}]
+    before = await tm.now()
+    accepted(await tm.grpc.submit(Tx(gid, "msg", steps, [payload], options={"wait_result": True})))
+    found = await tm.query(gid)
+    tx, (branch,) = found["transaction"], found["branches"]
+    assert isinstance(tx.pop("id"), int)
+    for key in ("create_time", "update_time", "finish_time"):
+        assert before - 2 <= seconds_of(tx.pop(key)) <= before + 30
+    assert {key: tx[key] for key in tx if key not in ("next_cron_time", "owner", "ext_data")} == {
+        "gid": gid,
+        "trans_type": "msg",
+        "status": "succeed",
+        "protocol": "grpc",
+        "options": '{"wait_result":true,"concurrent":false}',
+        "next_cron_interval": 10,
+        "concurrent": False,
+        **({"wait_result": True} if "wait_result" in tx else {}),
+    }
+    assert isinstance(branch.pop("id"), int)
+    for key in ("create_time", "update_time", "finish_time"):
+        assert before - 2 <= seconds_of(branch.pop(key)) <= before + 30
+    assert branch == {
+        "gid": gid,
+        "url": tm.grpc.url("out"),
+        "bin_data": base64.b64encode(payload).decode(),
+        "branch_id": "01",
+        "op": "action",
+        "status": "succeed",
+    }
+
+
+async def test_row_54_every_store_keeps_long_and_foreign_texts(tm: Coordinator) -> None:
+    """A gid of 128 characters, custom data over a kilobyte, text of every script."""
+    gid = tm.gid("x" * 111)
+    assert len(gid) == 128
+    custom = '{"delay":0,"note":"' + "Überweisung 转账 🏦 " * 100 + '"}'
+    reason = "Grund 原因 🚫"
+    accepted(await tm.http.prepare(Tx(gid, "tcc", custom_data=custom)))
+    accepted(await tm.http.register(gid, "tcc", "01", "转账".encode(), confirm="", cancel=""))
+    accepted(await tm.http.abort(Tx(gid, "tcc", rollback_reason=reason)))
+    tx = await tm.until(gid, "failed")
+    assert tx["custom_data"] == custom
+    assert tx["rollback_reason"] == reason
+    rows = (await tm.query(gid))["branches"]
+    assert [base64.b64decode(row["bin_data"]).decode() for row in rows] == ["转账", "转账"]
+
+
+async def test_row_54_every_store_tells_gids_apart_that_differ_in_case(tm: Coordinator) -> None:
+    """And does not take trailing spaces or accents for the same."""
+    stem = tm.gid("Case")
+    gids = [stem, stem.lower(), stem.upper()]
+    tm.used += gids
+    for gid in gids:
+        accepted(await tm.http.prepare(msg(tm.http, gid)))
+    accepted(await tm.http.submit(msg(tm.http, stem)))
+    await tm.until(stem, "succeed")
+    assert [await tm.status(gid) for gid in gids[1:]] == ["prepared", "prepared"]
+
+
+async def test_row_54_every_store_carries_fifty_transactions_at_once(tm: Coordinator) -> None:
+    """Each with its own result."""
+    gids = [tm.gid("many") for _ in range(50)]
+    for gid in gids[::2]:
+        tm.business.script(gid, "in", Answer(409, ERROR.code, "no"))
+    replies = await asyncio.gather(
+        *(tm.http.submit(saga(tm.http, gid, wait_result=True)) for gid in gids)
+    )
+    assert [reply.word for reply in replies] == ["FAILURE", "SUCCESS"] * 25
+    for number, gid in enumerate(gids):
+        assert await tm.status(gid) == ("succeed" if number % 2 else "failed")
+        assert len(tm.business.calls(gid)) == (2 if number % 2 else 4)
+
+
+@pytest.mark.parametrize("sync", [0, 1])
+async def test_row_55_branch_statuses_appear_within_200_ms(
+    deployed: Coordinators, sync: int
+) -> None:
+    """Written at once or with others; the one that is going on holds nobody up."""
+    ours()
+    tm = await deployed.start("sqlite", UpdateBranchSync=sync)
+    gid, gate = unique("async"), asyncio.Event()
+    tm.business.script(gid, "c", Answer(gate=gate))
+    accepted(await tm.http.submit(msg(tm.http, gid, "a", "b", "c", request_timeout=30)))
+    calls = await tm.business.until_called(gid, 3)
+    while await tm.rows(gid) != "S S P":
+        assert time.monotonic() < calls[2].began + 0.2 + 0.3, "0.3 for a busy machine"
+        await asyncio.sleep(0.01)
+    gate.set()
+    await tm.until(gid, "succeed")
+    assert tm.process is not None
+    await tm.process.stop()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis", "postgres", "mysql"])
+async def test_row_56_finished_transactions_are_forgotten_and_unfinished_ones_are_not(
+    deployed: Coordinators, store: str
+) -> None:
+    """After FinishedDataExpire; [Q-never]: an unfinished transaction expires."""
+    ours()
+    expire = {"FinishedDataExpire": 1, **deployed.apart(store)}
+    tm = await deployed.start(store, Store=expire)
+    finished, unfinished = unique("old"), unique("young")
+    accepted(await tm.http.submit(msg(tm.http, finished, wait_result=True)))
+    accepted(await tm.http.prepare(msg(tm.http, unfinished, timeout_to_fail=1_000_000)))
+    assert await tm.status(finished) == "succeed"
+    await tm.skip(90)
+    async with asyncio.timeout(10):
+        while (await tm.query(finished))["transaction"] is not None:
+            await asyncio.sleep(0.05)
+    assert await tm.status(unfinished) == "prepared"
+    assert await tm.rows(unfinished) == "P P"
+    assert (await tm.query(finished))["branches"] == []
+    assert tm.process is not None
+    await tm.process.stop()
