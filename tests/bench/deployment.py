@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +29,18 @@ class Deployment:
 
     Attributes:
         coordinator_pid: whose CPU time is counted.
+        target: ``host:port`` of its gRPC API.
         sink: ``host:port`` of the branch sink.
         load: the load generator.
     """
 
     coordinator_pid: int
+    target: str
     sink: str
     load: asyncio.subprocess.Process
 
     async def measure(self, kind: str, clients: int, seconds: float) -> Round:
-        """One measurement; ``kind`` is ``echo`` or ``msg``."""
+        """One measurement; ``kind`` is ``echo``, ``msg``, ``saga`` or ``tcc``."""
         assert self.load.stdin is not None
         assert self.load.stdout is not None
         self.load.stdin.write(f"{kind} {clients} {seconds}\n".encode())
@@ -60,12 +62,15 @@ class Deployment:
 
 
 @asynccontextmanager
-async def deployment(folder: Path, profile: Path | None = None) -> AsyncIterator[Deployment]:
-    """All of it on loopback, the coordinator with SQLite in ``folder`` and its defaults otherwise.
+async def deployment(
+    folder: Path, profile: Path | None = None, store: Mapping[str, object] | None = None
+) -> AsyncIterator[Deployment]:
+    """All of it on loopback, the coordinator with its defaults.
 
     Args:
         folder: on the disk that is to be measured.
         profile: where the coordinator, run under cProfile, leaves its profile.
+        store: the section ``Store`` of its configuration; SQLite in ``folder`` otherwise.
     """
     async with AsyncExitStack() as stack:
 
@@ -83,7 +88,7 @@ async def deployment(folder: Path, profile: Path | None = None) -> AsyncIterator
         with (folder / "coordinator.log").open("wb") as log:
             coordinator = await asyncio.create_subprocess_exec(
                 *(sys.executable, *under, "-m", "kit.dtm.server.main"),
-                *("-c", str(_config(folder, port))),
+                *("-c", str(_config(folder, port, store))),
                 stdout=log,
                 stderr=log,
             )
@@ -103,15 +108,18 @@ async def deployment(folder: Path, profile: Path | None = None) -> AsyncIterator
                 said = (folder / "coordinator.log").read_text(errors="replace")[-2_000:]
                 raise BenchmarkFailed(f"the coordinator is not ready; it said:\n{said}")
         load = await piped("tests.bench.load", echo_at, target, sink_at)
-        yield Deployment(coordinator.pid, sink_at, load)
+        yield Deployment(coordinator.pid, target, sink_at, load)
 
 
-def _config(folder: Path, port: int) -> Path:
-    path = folder / "coordinator.yaml"
-    path.write_text(
-        f"Listen: 127.0.0.1\nHttpPort: 0\nGrpcPort: {port}\n"
-        f"Store:\n  Driver: sqlite\n  Path: {folder / 'coordinator.db'}\n"
-    )
+def _config(folder: Path, port: int, store: Mapping[str, object] | None) -> Path:
+    path = folder / "coordinator.json"
+    settings = {
+        "Listen": "127.0.0.1",
+        "HttpPort": 0,
+        "GrpcPort": port,
+        "Store": store or {"Driver": "sqlite", "Path": str(folder / "coordinator.db")},
+    }
+    path.write_text(json.dumps(settings), encoding="utf-8")
     return path
 
 

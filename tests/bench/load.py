@@ -1,8 +1,8 @@
 """The load generator, in a process of its own: raw bytes over grpc.aio, for yardstick and product.
 
 Arguments: target of the echo server, of the coordinator, of the branch sink. Each line of stdin is
-``KIND CLIENTS SECONDS`` with KIND ``echo`` or ``msg``; the answer is a line of JSON, see
-:class:`Round`. Every client makes one call after another. Run by ``python -m tests.bench``.
+``KIND CLIENTS SECONDS`` with KIND ``echo``, ``msg``, ``saga`` or ``tcc``; the answer is a line of
+JSON, see :class:`Round`. Every client makes one call after another.
 """
 
 import asyncio
@@ -44,17 +44,45 @@ class Round:
         return self.count / self.seconds
 
 
-def submission(sink: str) -> bytes:
-    """A message transaction with two branches and WaitResult, under a new gid."""
-    steps = [{"action": f"{sink}/api.trans.v1.Trans/{name}"} for name in ("TransOut", "TransIn")]
-    request = dtm_pb2.DtmRequest(
+def submission(sink: str, trans_type: str = "msg", steps: bool = True) -> dtm_pb2.DtmRequest:
+    """A transaction with two branches and WaitResult, under a new gid."""
+    urls = [f"{sink}/api.trans.v1.Trans/{name}" for name in ("TransOut", "TransIn")]
+    rows = [{"action": url, "compensate": f"{url}Revert"} for url in urls] if steps else []
+    return dtm_pb2.DtmRequest(
         Gid=uuid.uuid4().hex,
-        TransType="msg",
+        TransType=trans_type,
         TransOptions=dtm_pb2.DtmTransOptions(WaitResult=True),
-        Steps=json.dumps(steps),
-        BinPayloads=[BRANCH_PAYLOAD, BRANCH_PAYLOAD],
+        Steps=json.dumps(rows),
+        BinPayloads=[BRANCH_PAYLOAD] * len(rows),
     )
-    return request.SerializeToString()
+
+
+def transactions(channel: grpc.aio.Channel, sink: str) -> dict[str, Call]:
+    """A whole transaction of each kind, from its first call to its result."""
+    prepare, register, submit = (
+        channel.unary_unary(f"/dtmgimp.Dtm/{name}")
+        for name in ("Prepare", "RegisterBranch", "Submit")
+    )
+
+    async def tcc() -> None:
+        request = submission(sink, "tcc", steps=False)
+        await prepare(request.SerializeToString())
+        for branch_id in ("01", "02"):
+            branch = dtm_pb2.DtmBranchRequest(
+                Gid=request.Gid,
+                TransType="tcc",
+                BranchID=branch_id,
+                Data={"confirm": f"{sink}/bench.Busi/Confirm", "cancel": f"{sink}/bench.Busi/Undo"},
+                BusiPayload=BRANCH_PAYLOAD,
+            )
+            await register(branch.SerializeToString())
+        await submit(request.SerializeToString())
+
+    return {
+        "msg": lambda: submit(submission(sink).SerializeToString()),
+        "saga": lambda: submit(submission(sink, "saga").SerializeToString()),
+        "tcc": tcc,
+    }
 
 
 async def measure(call: Call, clients: int, seconds: float) -> Round:
@@ -82,10 +110,9 @@ async def main(echo: str, coordinator: str, sink: str) -> None:
         grpc.aio.insecure_channel(coordinator) as to_coordinator,
     ):
         echo_call = to_echo.unary_unary("/bench.Echo/Call")
-        submit = to_coordinator.unary_unary("/dtmgimp.Dtm/Submit")
         calls: dict[str, Call] = {
             "echo": lambda: echo_call(PAYLOAD),
-            "msg": lambda: submit(submission(sink)),
+            **transactions(to_coordinator, sink),
         }
         while line := await asyncio.to_thread(sys.stdin.readline):
             kind, clients, seconds = line.split()
