@@ -121,7 +121,6 @@ async def test_row_55_branch_statuses_appear_within_200_ms(
     await tm.process.stop()
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis", "postgres", "mysql"])
 async def test_row_56_finished_transactions_are_forgotten_and_unfinished_ones_are_not(
     deployed: Coordinators, store: str
 ) -> None:
