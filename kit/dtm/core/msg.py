@@ -172,9 +172,12 @@ def _begin(tx: Transaction, now: int, rows: tuple[Branch, ...], replies: list[Co
 
 def _resume(tx: Transaction, now: int) -> Step:
     """Go on with a submitted message: a retry, or a coordinator that took it over."""
-    due = tx.next_cron_time
-    if delay_of(tx.custom_data) and due is not None and now < due:  # submitted again meanwhile
-        return tx, [Save(tx, release=True), wake(tx), _WAITS]
+    if delay := delay_of(tx.custom_data):
+        # submitted again meanwhile, or made due by an operator, who cannot cut a delay short
+        due = max(tx.create_time + delay * 1000, tx.next_cron_time or 0)
+        if now < due:
+            tx = changed(tx, next_cron_time=due)
+            return tx, [Save(tx, release=True), wake(tx), _WAITS]
     tx, rows, done = _skip_empty(tx, (), now)
     if done:
         return tx, [Save(tx, rows, release=True), Answer(Outcome.SUCCESS)]
