@@ -65,9 +65,9 @@ def row(clients: int, pairs: Sequence[Pair]) -> report.Row:
 async def one_pair(deployed: Deployment, clients: int, seconds: float) -> Pair:
     """Measure the echo, then transactions, and check that every branch was called."""
     echo = await deployed.measure("echo", clients, seconds)
-    calls, spent = await deployed.branches(), deployed.cpu_seconds()
+    calls, spent = await deployed.servers.branches(), deployed.cpu_seconds()
     msg = await deployed.measure("msg", clients, seconds)
-    spent, calls = deployed.cpu_seconds() - spent, await deployed.branches() - calls
+    spent, calls = deployed.cpu_seconds() - spent, await deployed.servers.branches() - calls
     if calls < BRANCHES * msg.count:
         raise BenchmarkFailed(f"{msg.count} transactions were answered after {calls} branch calls")
     return Pair(echo, msg, spent / msg.count * 1e6)

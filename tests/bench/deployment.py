@@ -5,8 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,19 +25,46 @@ class BenchmarkFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Servers:
+    """``host:port`` of the yardstick of calls, and of who is asked as a branch."""
+
+    echo: str
+    sink: str
+
+    async def branches(self) -> int:
+        """How many branch calls the sink has had."""
+        return int(await self._ask("Count"))
+
+    async def first_branch(self) -> float:
+        """When the first branch call since the last time this was asked came.
+
+        Returns:
+            Seconds of ``time.perf_counter``, which all processes share; 0 while there was none.
+        """
+        return float(await self._ask("First"))
+
+    async def _ask(self, question: str) -> bytes:
+        async with grpc.aio.insecure_channel(self.sink) as channel:
+            answer: bytes = await channel.unary_unary(f"/bench.Sink/{question}")(b"")
+            return answer
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """What runs.
 
     Attributes:
         coordinator_pid: whose CPU time is counted.
+        started: when the coordinator was started, in seconds of ``time.perf_counter``.
         target: ``host:port`` of its gRPC API.
-        sink: ``host:port`` of the branch sink.
+        servers: echo server and branch sink.
         load: the load generator.
     """
 
     coordinator_pid: int
+    started: float
     target: str
-    sink: str
+    servers: Servers
     load: asyncio.subprocess.Process
 
     async def measure(self, kind: str, clients: int, seconds: float) -> Round:
@@ -55,15 +83,38 @@ class Deployment:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    async def branches(self) -> int:
-        """How many branch calls the sink has had."""
-        async with grpc.aio.insecure_channel(self.sink) as channel:
-            return int(await channel.unary_unary("/bench.Sink/Count")(b""))
+    def peak_mib(self) -> float:
+        """The most memory the coordinator has had at once, in MiB."""
+        status = Path(f"/proc/{self.coordinator_pid}/status").read_text(encoding="utf-8")
+        [peak] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(peak) / 1024
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the coordinator meanwhile, so that it takes nothing from what is measured."""
+        os.kill(self.coordinator_pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.coordinator_pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def running_servers() -> AsyncIterator[Servers]:
+    """An echo server and a branch sink, for one deployment or several."""
+    async with AsyncExitStack() as stack:
+        both = [await stack.enter_async_context(piped("tests.bench.echo")) for _ in range(2)]
+        yield Servers(*[await first_line(process) for process in both])
 
 
 @asynccontextmanager
 async def deployment(
-    folder: Path, profile: Path | None = None, store: Mapping[str, object] | None = None
+    folder: Path,
+    profile: Path | None = None,
+    store: Mapping[str, object] | None = None,
+    *,
+    servers: Servers | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Deployment]:
     """All of it on loopback, the coordinator with its defaults.
 
@@ -71,29 +122,31 @@ async def deployment(
         folder: on the disk that is to be measured.
         profile: where the coordinator, run under cProfile, leaves its profile.
         store: the section ``Store`` of its configuration; SQLite in ``folder`` otherwise.
+        servers: echo and sink that run already; its own otherwise.
+        settings: more of the configuration.
+
+    Raises:
+        BenchmarkFailed: the coordinator does not become ready.
     """
     async with AsyncExitStack() as stack:
-
-        async def piped(module: str, *args: str) -> asyncio.subprocess.Process:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module, *args), stdin=_PIPE, stdout=_PIPE
-            )
-            stack.push_async_callback(_close, process)
-            return process
-
-        echo, sink = [await piped("tests.bench.echo") for _ in range(2)]
-        echo_at, sink_at = [await _first_line(process) for process in (echo, sink)]
+        if servers is None:
+            servers = await stack.enter_async_context(running_servers())
         port = free_port()
+        target = f"127.0.0.1:{port}"
+        arguments = (servers.echo, target, servers.sink)
+        load = await stack.enter_async_context(piped("tests.bench.load", *arguments))
+        await first_line(load)  # its own start takes nothing from that of the coordinator
+        config = _config(folder, port, store, settings)
         under = ("-m", "cProfile", "-o", str(profile)) if profile else ()
+        started = time.perf_counter()
         with (folder / "coordinator.log").open("wb") as log:
             coordinator = await asyncio.create_subprocess_exec(
                 *(sys.executable, *under, "-m", "kit.dtm.server.main"),
-                *("-c", str(_config(folder, port, store))),
+                *("-c", str(config)),
                 stdout=log,
                 stderr=log,
             )
         stack.push_async_callback(_terminate, coordinator)
-        target = f"127.0.0.1:{port}"
         async with grpc.aio.insecure_channel(target) as channel:
             ready = asyncio.create_task(channel.channel_ready())
             ended = asyncio.create_task(coordinator.wait())
@@ -107,34 +160,52 @@ async def deployment(
             if not is_ready:
                 said = (folder / "coordinator.log").read_text(errors="replace")[-2_000:]
                 raise BenchmarkFailed(f"the coordinator is not ready; it said:\n{said}")
-        load = await piped("tests.bench.load", echo_at, target, sink_at)
-        yield Deployment(coordinator.pid, target, sink_at, load)
+        yield Deployment(coordinator.pid, started, target, servers, load)
 
 
-def _config(folder: Path, port: int, store: Mapping[str, object] | None) -> Path:
+@asynccontextmanager
+async def piped(module: str, *args: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process of this folder that ends when its stdin closes."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *args), stdin=_PIPE, stdout=_PIPE
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+async def first_line(process: asyncio.subprocess.Process) -> str:
+    """What ``process`` says once it is ready.
+
+    Raises:
+        BenchmarkFailed: it ended before.
+    """
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise BenchmarkFailed("a process of the benchmark ended before it was ready")
+    return line.decode().strip()
+
+
+def _config(
+    folder: Path,
+    port: int,
+    store: Mapping[str, object] | None,
+    settings: Mapping[str, object] | None,
+) -> Path:
     path = folder / "coordinator.json"
-    settings = {
+    given = {
         "Listen": "127.0.0.1",
         "HttpPort": 0,
         "GrpcPort": port,
         "Store": store or {"Driver": "sqlite", "Path": str(folder / "coordinator.db")},
+        **(settings or {}),
     }
-    path.write_text(json.dumps(settings), encoding="utf-8")
+    path.write_text(json.dumps(given), encoding="utf-8")
     return path
-
-
-async def _first_line(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    line = await process.stdout.readline()
-    if not line:
-        raise BenchmarkFailed("an echo server ended before it listened")
-    return line.decode().strip()
-
-
-async def _close(process: asyncio.subprocess.Process) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    await process.wait()
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:

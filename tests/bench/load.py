@@ -2,7 +2,8 @@
 
 Arguments: target of the echo server, of the coordinator, of the branch sink. Each line of stdin is
 ``KIND CLIENTS SECONDS`` with KIND ``echo``, ``msg``, ``saga`` or ``tcc``; the answer is a line of
-JSON, see :class:`Round`. Every client makes one call after another.
+JSON, see :class:`Round`. The first line of stdout says that it is ready. Every client makes one
+call after another.
 """
 
 import asyncio
@@ -114,6 +115,7 @@ async def main(echo: str, coordinator: str, sink: str) -> None:
             "echo": lambda: echo_call(PAYLOAD),
             **transactions(to_coordinator, sink),
         }
+        print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             kind, clients, seconds = line.split()
             done = await measure(calls[kind], int(clients), float(seconds))

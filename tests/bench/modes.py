@@ -1,8 +1,8 @@
 """Every store and mode: transactions with two branches and WaitResult beside the echo of the turn.
 
 Real servers on this machine, as durable as they can be: SQLite synchronous=FULL, PostgreSQL with
-its defaults, MariaDB innodb_flush_log_at_trx_commit=1, Redis appendfsync always. A tcc is four calls
-of its client and two of branches, the others one and two.
+its defaults, MariaDB innodb_flush_log_at_trx_commit=1, Redis appendfsync always. A tcc is four
+calls of its client and two of branches, the others one and two.
 
 Run: ``python -m tests.bench.modes [--seconds 2] [--rounds 2] [--clients 32]
 [--stores sqlite,postgres,mysql,redis] [--modes msg,saga,tcc]``.
@@ -77,9 +77,9 @@ async def store_settings(name: str, folder: Path) -> AsyncIterator[Mapping[str, 
 async def turn(deployed: Deployment, mode: str, clients: int, seconds: float) -> Turn:
     """The echo, then transactions; every branch has to have been called."""
     echo = await deployed.measure("echo", clients, seconds)
-    calls, spent = await deployed.branches(), deployed.cpu_seconds()
+    calls, spent = await deployed.servers.branches(), deployed.cpu_seconds()
     done = await deployed.measure(mode, clients, seconds)
-    spent, calls = deployed.cpu_seconds() - spent, await deployed.branches() - calls
+    spent, calls = deployed.cpu_seconds() - spent, await deployed.servers.branches() - calls
     if calls < 2 * done.count:
         raise BenchmarkFailed(f"{done.count} {mode} were answered after {calls} branch calls")
     return Turn(
