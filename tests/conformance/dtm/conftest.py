@@ -1,7 +1,8 @@
 """One coordinator for each store, one business and one event loop for the whole session.
 
 A test that asks for ``tm`` runs once for each store when its row (``test_row_07_…``) is one where
-the store matters, and on SQLite alone otherwise.
+the store matters, and on SQLite alone otherwise. One that asks for ``api`` runs over all three on
+SQLite.
 """
 
 import re
@@ -24,6 +25,9 @@ from tests.processes import processes
 STORE_ROWS = frozenset((*range(6, 13), *range(15, 27), 33, 42, *range(46, 53), 54, 56, 62))
 
 
+APIS = ("grpc", "http", "json-rpc")
+
+
 def row_of(name: str) -> int:
     """The row of the feature checklist that a test proves; 0: none."""
     found = re.match(r"test_row_(\d+)_", name)
@@ -31,10 +35,18 @@ def row_of(name: str) -> int:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "store" in metafunc.fixturenames:
-        several = row_of(metafunc.function.__name__) in STORE_ROWS and not FOREIGN
-        names = STORES if several else ("foreign",) if FOREIGN else STORES[:1]
-        metafunc.parametrize("store", names)
+    """The default store is asked over every API, each of the others over one."""
+    if "store" not in metafunc.fixturenames:
+        return
+    several = row_of(metafunc.function.__name__) in STORE_ROWS and not FOREIGN
+    default = "foreign" if FOREIGN else STORES[0]
+    others = STORES[1:] if several else ()
+    if "api" not in metafunc.fixturenames:
+        metafunc.parametrize("store", (default, *others))
+        return
+    pairs = [(default, name) for name in APIS]
+    pairs += [(store, APIS[number % len(APIS)]) for number, store in enumerate(others)]
+    metafunc.parametrize(("store", "api_name"), pairs)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -64,7 +76,7 @@ async def tm(deployed: Coordinators, store: str) -> AsyncIterator[Coordinator]:
         assert "Traceback" not in said, said
 
 
-@pytest.fixture(params=["http", "grpc", "json-rpc"])
-def api(request: pytest.FixtureRequest, tm: Coordinator) -> Api:
-    """Each API; the branches of its transactions are called as it is."""
-    return tm.api(request.param)
+@pytest.fixture
+def api(tm: Coordinator, api_name: str) -> Api:
+    """One of the APIs; the branches of its transactions are called as it is."""
+    return tm.api(api_name)
