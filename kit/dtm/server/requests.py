@@ -199,9 +199,11 @@ def _check_workflow(data: Mapping[str, object], _: int) -> None:
             "printable characters"
         )
     try:
-        base64.b64decode("" if payload is None else payload, validate=True)
-    except (TypeError, ValueError):
+        base64.b64decode(payload if isinstance(payload, str) else "", validate=True)
+    except ValueError:
         raise InvalidRequest("CustomedData.data: not base64 text") from None
+    if not isinstance(payload, str | None):
+        raise InvalidRequest("CustomedData.data: not base64 text")
 
 
 _CUSTOM_DATA: dict[TransType, Callable[[Mapping[str, object], int], None]] = {
