@@ -4,6 +4,7 @@ A :class:`Stand` is one database, one pair of ports and one business. It starts 
 coordinator on them; each life begins later than the last one ended, on its own clock.
 """
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator
@@ -17,9 +18,11 @@ import pytest
 from tests.conformance.dtm.business import grpc_branches
 from tests.conformance.dtm.clients import GrpcApi, unique
 from tests.conformance.dtm.coordinators import Coordinator, Coordinators, Settings
-from tests.faults.histories import History, complaints
+from tests.faults.histories import TERMINAL, History, complaints
 from tests.faults.workload import Client, Participants, stored_in
 from tests.processes import Process, free_port
+
+ENDS_WITHIN_S = 20.0
 
 LIFE_S = 1_000
 """Between the beginnings of two lives: every lease, retry and timeout of the last one is over."""
@@ -148,3 +151,22 @@ async def stand(deployed: Coordinators, store: str, **settings: Any) -> AsyncIte
         finally:
             for life in made.lives:
                 await life.process.reap()
+
+
+async def until_over(place: Stand, life: Life) -> None:
+    """Let time pass until no transaction is left that can go on."""
+    await place.now_is_later(life)
+    gids = list(place.history.told)
+    try:
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            while gids:
+                found = await asyncio.gather(*map(life.tm.query, gids))
+                gids = [
+                    gid
+                    for gid, one in zip(gids, found, strict=True)
+                    if one["transaction"] and one["transaction"]["status"] not in TERMINAL
+                ]
+                await place.advance(life, 100)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        return  # the judge names what is still going on

@@ -13,8 +13,7 @@ import pytest
 
 from kit.dtm.server import failpoints
 from tests.conformance.dtm.coordinators import Coordinators
-from tests.faults.histories import TERMINAL
-from tests.faults.stand import Life, Stand, seeded, stand
+from tests.faults.stand import Life, Stand, seeded, stand, until_over
 from tests.faults.workload import MODES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -24,7 +23,6 @@ TRANSACTIONS = 12
 """Of each client in one life, at the most."""
 
 DIES_WITHIN_S = 15.0
-ENDS_WITHIN_S = 20.0
 LATEST_VISIT = {"saving": 9, "saved": 9, "calling": 4, "called": 4, "answering": 3}
 """What the load reaches surely in every mode."""
 
@@ -101,25 +99,6 @@ async def load_until_dead(place: Stand, life: Life, modes: tuple[str, ...]) -> N
     except TimeoutError:
         pytest.fail(f"the planned failpoint did not fire:\n{life.process.output}")
     await life.process.ended()
-
-
-async def until_over(place: Stand, life: Life) -> None:
-    """Let time pass until no transaction is left that can go on."""
-    await place.now_is_later(life)
-    gids = list(place.history.told)
-    try:
-        async with asyncio.timeout(ENDS_WITHIN_S):
-            while gids:
-                found = await asyncio.gather(*map(life.tm.query, gids))
-                gids = [
-                    gid
-                    for gid, one in zip(gids, found, strict=True)
-                    if one["transaction"] and one["transaction"]["status"] not in TERMINAL
-                ]
-                await place.advance(life, 100)
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        return  # the judge names what is still going on
 
 
 async def test_every_failpoint_has_a_last_visit() -> None:
