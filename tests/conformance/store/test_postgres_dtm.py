@@ -4,6 +4,7 @@ The tables are what the specification says of dtm's (spec dtm-protocol.md §10.2
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from itertools import count
 
@@ -12,7 +13,8 @@ import pytest_asyncio
 
 from kit.dtm.core.model import Branch, Options
 from kit.dtm.store import Filter, StoreCorrupt, StoreUnavailable
-from kit.dtm.store.postgres import PostgresStore
+from kit.dtm.store.postgres import PostgresStore, statements
+from kit.dtm.store.postgres.session import PLANNER_SETTINGS
 from kit.dtm.wire import BranchStatus, Op, Protocol, Status, TransType
 from kit.testing.postgres import PostgresServer, postgres_server
 from kit.testing.store import transaction
@@ -222,29 +224,44 @@ async def test_a_start_that_cannot_says_where_and_the_way_out(
         assert "wrong" not in caught.value.message
 
 
-async def test_work_is_found_by_index_among_many_rows(server: PostgresServer, schema: str) -> None:
-    """Claims, the next due time and purging read neither all rows nor sort them."""
+INDEXES = {
+    "WRITE": {"gid"},
+    "LOAD": {"gid", "gid_branch_uniq"},
+    "TAKE": {"trans_global_due", "trans_global_pkey"},
+    "TAKEN": {"gid", "gid_branch_uniq"},
+    "RENEW": {"gid"},
+    "NEXT_DUE": {"trans_global_due"},
+    "PURGE": {"trans_global_ended", "trans_global_pkey", "gid_branch_uniq"},
+    "EXPIRED": {"trans_global_ended", "gid_branch_uniq"},
+    "DELETE": {"gid", "gid_branch_uniq"},
+    "SCAN": {"trans_global_pkey"},
+    "RESET_ONE": {"gid"},
+    "RESET": {"trans_global_due", "trans_global_pkey"},
+}
+
+
+async def test_rows_are_found_by_the_index_that_was_meant_for_them(
+    server: PostgresServer, schema: str
+) -> None:
+    """Neither a backlog of unfinished rows nor a mass of finished ones is read or sorted."""
     async with PostgresStore(**server.settings, schema=schema):
         pass
     await server.sql(f"""
         SET search_path = {schema};
         INSERT INTO trans_global (gid, trans_type, status, query_prepared, protocol, fence,
             next_cron_ms, finish_ms)
-        SELECT 'g' || n, 'msg', CASE WHEN n % 10 = 0 THEN 'submitted' ELSE 'succeed' END, '',
+        SELECT 'g' || n, 'msg', CASE WHEN n % 100 = 0 THEN 'submitted' ELSE 'succeed' END, '',
             'grpc', 1, n, n FROM generate_series(1, 50000) n;
-        ANALYZE trans_global
+        INSERT INTO trans_branch_op (gid, url, branch_id, op, status)
+        SELECT 'g' || n, '', '01', 'action', 'succeed' FROM generate_series(1, 50000) n;
+        ANALYZE trans_global; ANALYZE trans_branch_op
     """)
-    unfinished = "status IN ('prepared', 'submitted', 'aborting') AND next_cron_ms IS NOT NULL"
-    due_at = "greatest(next_cron_ms, lease_until)"
-    ended_at = "coalesce(finish_ms, rollback_ms, update_ms)"
-    for query, index in (
-        (f"{unfinished} AND {due_at} <= 9999999 ORDER BY {due_at} LIMIT 100", "trans_global_due"),
-        (f"{unfinished} ORDER BY {due_at} LIMIT 1", "trans_global_due"),
-        (
-            f"status IN ('succeed', 'failed') AND {ended_at} < 999999 ORDER BY {ended_at} LIMIT 9",
-            "trans_global_ended",
-        ),
-    ):
-        plan = await server.sql(f"EXPLAIN SELECT id FROM {schema}.trans_global WHERE {query}")
-        assert f"Index Scan using {index}" in plan
-        assert "Sort" not in plan
+    sets = "; ".join(f"SET {name} = {value}" for name, value in PLANNER_SETTINGS.items())
+    for name, indexes in INDEXES.items():
+        query = getattr(statements, name)
+        plan = await server.sql(
+            f"SET search_path = {schema}; {sets}; EXPLAIN (GENERIC_PLAN) {query}"
+        )
+        assert set(re.findall(r"Index(?: Only)? Scan.* using (\w+)", plan)) == indexes, name
+        assert "Seq Scan" not in plan, name
+        assert "Bitmap" not in plan, name

@@ -33,16 +33,24 @@ MAX_WAITING = 1_000
 ATTEMPTS = 3
 """For a statement that the server ended to resolve a deadlock, and to read on a new connection."""
 
-_SETTINGS = {
-    "application_name": "kit coordinator",
-    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-    # Every statement of this package finds its rows by an index. One that is planned while a table
-    # is empty would read all of it ever after: on fresh tables that halved the rate.
+PLANNER_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
+}
+"""Of our sessions alone: every statement of this package finds its rows by an index.
+
+One that is planned while a table is empty would read all of it ever after: on fresh tables that
+halved the rate.
+"""
+
+_SETTINGS = {
+    "application_name": "kit coordinator",
+    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+    **PLANNER_SETTINGS,
 }
 
 _RETRIED = {"40001", "40P01"}  # serialization failure, deadlock
