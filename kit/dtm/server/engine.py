@@ -65,6 +65,9 @@ MAX_LIVE = 10_000
 BUSY_S = 3.0
 """How long a request waits for a transaction that another coordinator holds."""
 
+MAX_LOGGED_CHARS = 200
+"""Of what a branch says about itself; the rest may be as large as its page of errors."""
+
 _BUSY_PAUSE_S = 0.05
 _TROUBLE = (Outcome.UNKNOWN, Outcome.FAILURE)
 
@@ -400,7 +403,7 @@ class Engine:
                 op=call.branch.op,
                 url=call.branch.url,
                 result=answer.result.value,
-                text=answer.text,
+                text=answer.text[:MAX_LOGGED_CHARS],
             )
         return Answered(
             self._clock.now_ms(),
