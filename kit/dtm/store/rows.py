@@ -147,6 +147,7 @@ def _options_text(
     return _encode({key: given[key] for key in given if given[key] or key == "concurrent"})
 
 
+@lru_cache(maxsize=256)  # few differ, and decoding them anew was a quarter of reading a row
 def _options(text: str) -> tuple[Options, int]:
     """The options and the retry count that ``text`` says."""
     given = json.loads(text) if text else {}
