@@ -1,59 +1,88 @@
-"""Calls to the coordinator, and to branches in its place.
+"""The client of a coordinator, whichever of its APIs the address names.
 
-Source: dtm-labs/dtm client/dtmgrpc/type.go, dtmgimp/grpc_clients.go, dtmgimp/types.go.
+Source: dtm-labs/dtm client/dtmcli, client/dtmgrpc.
 """
 
-from collections.abc import Mapping
-from typing import Self
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
-from google.protobuf.empty_pb2 import Empty
-
+from kit.dtm.client.branches import Branches
+from kit.dtm.client.errors import DtmUnavailable, InvalidCall, UnknownTransaction
+from kit.dtm.client.exchange import HttpExchange, http_url
+from kit.dtm.client.grpc import GrpcTransport
+from kit.dtm.client.http import HttpTransport
+from kit.dtm.client.jsonrpc import JsonRpcTransport
+from kit.dtm.client.messages import BranchRequest, Operation, TransRequest
+from kit.dtm.client.outcome import TransactionState, state_of
+from kit.dtm.client.payloads import HTTP_SCHEMES
+from kit.dtm.client.transport import Transport, WorkflowState
 from kit.dtm.driver import Driver
 from kit.dtm.driver.kratos import KratosDriver
-from kit.dtm.errors import DtmError, Failure, Ongoing
-from kit.dtm.pb.dtm_pb2 import DtmGidReply, DtmRequest
-from kit.dtm.wire import GRPC_SERVICE, MetadataKey, TransType
-from kit.errors import Error
+from kit.dtm.errors import Failure
+from kit.dtm.wire import Protocol
 from kit.errors.codes import GrpcCode
 from kit.registry import Discovery
 from kit.selector import Balancer
-from kit.transport.grpc import ClientTls, GrpcClient, RpcError, status_of
+from kit.transport.grpc import ClientTls, GrpcClient
 from kit.transport.grpc.client import DiscoveryFactory
 
 CALL_TIMEOUT_S = 10.0
 """A submit that waits for its branches takes as long as they do, 3 s each by default."""
 
+FIRST_LOOK_S = 0.05
+LAST_LOOK_S = 1.0
+"""Between two looks of :meth:`DtmClient.watch`, which doubles the first up to the last."""
 
-REPEATABLE = "; the result is unknown, and the same may be asked again with the same gid"
+HTTP_PATH = "/api/dtmsvr"
+JSON_RPC_PATH = "/api/json-rpc"
+
+# What a repeated request is told that was carried out the first time, when its answer was lost.
+_DONE_BEFORE = {
+    Operation.SUBMIT: ("current status 'submitted'", "current status 'succeed'"),
+    Operation.ABORT: ("current status 'aborting'", "current status 'failed'"),
+    Operation.PREPARE: (),
+}
+
+T = TypeVar("T")
 
 
-class DtmUnavailable(DtmError):
-    """What became of the request is unknown: 503 DTM_UNAVAILABLE.
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a request is made when the coordinator cannot be reached.
 
-    The coordinator could not be asked, did not answer in time, or had an unexpected answer from a
-    branch while it was waited for.
+    Only what can be repeated is: new gids, Prepare, Submit and Abort with their gid, and reading;
+    never the registration of a branch, nor a Submit that waits for the result, whose UNAVAILABLE
+    may be that of a branch.
 
     Attributes:
-        status: the gRPC code of the answer; UNAVAILABLE when there was none.
+        attempts: in all; 1 repeats nothing, as Go's clients.
+        pause: seconds before the second, doubled before each further one, half of it random.
+
+    Source: dtm-labs/dtm leaves it to the caller; dtm-protocol §13.1 says what is safe.
     """
 
-    def __init__(self, message: str, status: GrpcCode = GrpcCode.UNAVAILABLE) -> None:
-        super().__init__(503, "DTM_UNAVAILABLE", message)
-        self.status = status
+    attempts: int = 3
+    pause: float = 0.1
 
 
 class DtmClient:
     """A connection to a coordinator, shared by any number of transactions.
 
     Args:
-        server: its target, such as ``discovery:///dtmservice`` or ``localhost:36790``; see
-            :mod:`kit.transport.grpc.target`.
+        server: ``localhost:36790`` or ``discovery:///dtmservice`` for gRPC (see
+            :mod:`kit.transport.grpc.target`), ``http://localhost:36789/api/dtmsvr`` for HTTP,
+            ``http://localhost:36789/api/json-rpc`` for JSON-RPC.
+        http: the coordinator's HTTP address, for :meth:`query` and its kin beside gRPC.
         discovery: the registry of ``discovery:`` and ``etcd:`` targets.
         discovery_factory: makes the registry that a target names when ``discovery`` is not given.
-        timeout: seconds for one call to the coordinator.
-        tls: ``None`` for plain text.
+        timeout: seconds for one call, to the coordinator or to a branch.
+        tls: of gRPC to the coordinator; ``None`` for plain text.
         balancer: picks among coordinators; weighted round robin by default.
-        driver: how the URLs of branches are read; kratos' way by default.
+        driver: how the URLs of gRPC branches are read; kratos' way by default.
+        retry: how often what can be repeated is asked.
 
     Raises:
         ValueError: ``server`` cannot be understood, or needs a registry and none was given.
@@ -63,26 +92,43 @@ class DtmClient:
         self,
         server: str,
         *,
+        http: str | None = None,
         discovery: Discovery | None = None,
         discovery_factory: DiscoveryFactory | None = None,
         timeout: float = CALL_TIMEOUT_S,
         tls: ClientTls | None = None,
         balancer: Balancer | None = None,
         driver: Driver | None = None,
+        retry: Retry | None = None,
     ) -> None:
-        self.server = server
-        self._driver = driver or KratosDriver()
-        self._discovery = discovery
-        self._discovery_factory = discovery_factory
-        self._timeout = timeout
-        self._coordinator = GrpcClient(
-            server,
-            discovery=discovery,
-            discovery_factory=discovery_factory,
-            timeout=timeout,
-            tls=tls,
-            balancer=balancer,
-        )
+        def connect(target: str) -> GrpcClient:
+            return GrpcClient(
+                target, discovery=discovery, discovery_factory=discovery_factory, timeout=timeout
+            )
+
+        self._exchange = HttpExchange(timeout)
+        self._transport: Transport
+        if not server.startswith(HTTP_SCHEMES):
+            grpc = GrpcClient(
+                server,
+                discovery=discovery,
+                discovery_factory=discovery_factory,
+                timeout=timeout,
+                tls=tls,
+                balancer=balancer,
+            )
+            self._transport = GrpcTransport(grpc)
+        elif (url := _base(server)).endswith(JSON_RPC_PATH):
+            self._transport = JsonRpcTransport(url, self._exchange)
+            http = http or f"{url.removesuffix(JSON_RPC_PATH)}{HTTP_PATH}"
+        else:
+            self._transport = HttpTransport(url, self._exchange)
+            http = http or url
+        self._http = HttpTransport(_base(http), self._exchange) if http else None
+        self._retry = retry or Retry()
+        self.server = self._transport.server
+        self.protocol: Protocol = self._transport.protocol
+        self.branches = Branches(self.server, self._exchange, driver or KratosDriver(), connect)
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,8 +137,10 @@ class DtmClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cut the connection; may be called twice."""
-        await self._coordinator.aclose()
+        """Cut the connections; may be called twice."""
+        await self.branches.aclose()
+        await self._transport.aclose()
+        await self._exchange.aclose()
 
     async def new_gid(self) -> str:
         """An id for a global transaction, unique among those of the coordinator.
@@ -100,70 +148,108 @@ class DtmClient:
         Raises:
             DtmUnavailable: there was no answer.
         """
-        reply = DtmGidReply.FromString(await self.call("NewGid", Empty()))
-        return reply.Gid
+        return await self._repeated(self._transport.new_gid)
 
-    async def call(self, method: str, request: DtmRequest | Empty) -> bytes:
-        """Call a method of ``dtmgimp.Dtm``; gives the encoded reply.
+    async def send(self, operation: Operation, request: TransRequest) -> None:
+        """Prepare, submit or abort a transaction.
 
         Raises:
-            Failure: the answer was ABORTED.
-            Ongoing: the answer was FAILED_PRECONDITION.
-            DtmUnavailable: there was another answer, or none.
+            Failure: the coordinator says no.
+            Ongoing: it was waited for and is not done yet.
+            Refused: the request can never work.
+            DtmUnavailable: what became of it is unknown.
         """
-        try:
-            return await self._coordinator.unary(
-                f"/{GRPC_SERVICE}/{method}", request.SerializeToString()
+        if request.options.wait_result or request.bare:
+            await self._transport.send(operation, request)
+            return
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            asked += 1
+            try:
+                await self._transport.send(operation, request)
+            except Failure as exc:
+                if asked == 1 or not any(w in exc.message for w in _DONE_BEFORE[operation]):
+                    raise
+
+        await self._repeated(ask)
+
+    async def register_branch(self, request: BranchRequest) -> None:
+        """Add a branch to a prepared transaction; raises as :meth:`send`, never repeats."""
+        await self._transport.register_branch(request)
+
+    async def prepare_workflow(self, request: TransRequest) -> WorkflowState:
+        """Create a workflow, or find how far it is; raises as :meth:`send`."""
+        return await self._repeated(lambda: self._transport.prepare_workflow(request))
+
+    async def query(self, gid: str) -> TransactionState:
+        """The transaction as the coordinator has it now.
+
+        Raises:
+            UnknownTransaction: it has none.
+            InvalidCall: this client has no HTTP address, and dtm's gRPC API cannot be queried.
+            DtmUnavailable: there was no answer.
+        """
+        http = self._http
+        if http is None:
+            raise InvalidCall(
+                f"query of {gid!r}: dtm's gRPC API cannot be queried; give the HTTP address as "
+                'well: DtmClient("localhost:36790", http="http://localhost:36789/api/dtmsvr")'
             )
-        except Error as exc:
-            # A gid that was lost is no loss; all else may have been done.
-            advice = "" if method == "NewGid" else REPEATABLE
-            raise _outcome(exc, f"{method} at {self.server}", advice) from exc
+        state = state_of(await self._repeated(lambda: http.query(gid)))
+        if state is None:
+            raise UnknownTransaction(gid)
+        return state
 
-    async def query(
-        self, url: str, *, gid: str, branch_id: str, op: str, headers: Mapping[str, str]
-    ) -> None:
-        """Call a query-prepared URL as the coordinator would; return when it says yes.
+    async def watch(self, gid: str) -> AsyncIterator[TransactionState]:
+        """The transaction now and after every change, until it has ended; raises as :meth:`query`.
+
+        The coordinator is asked again after :data:`FIRST_LOOK_S`, and ever more slowly up to
+        :data:`LAST_LOOK_S`.
+        """
+        seen: TransactionState | None = None
+        pause = FIRST_LOOK_S
+        while True:
+            state = await self.query(gid)
+            if state != seen:
+                seen, pause = state, FIRST_LOOK_S
+                yield state
+            if state.terminal:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK_S)
+
+    async def wait(self, gid: str) -> TransactionState:
+        """The transaction once it has succeeded; bound it with ``asyncio.timeout``.
 
         Raises:
-            Failure: it says no.
-            Ongoing: it does not know yet.
-            DtmUnavailable: there was another answer, or none.
-            ValueError: ``url`` cannot be understood.
-
-        Source: dtm-labs/dtm client/dtmgrpc/dtmgimp/types.go, InvokeBranch.
+            Failure: it failed; the message is the reason.
+            UnknownTransaction: the coordinator has none.
+            InvalidCall: this client has no HTTP address.
+            DtmUnavailable: there was no answer.
         """
-        target, method = self._driver.parse(url)
-        metadata = {
-            MetadataKey.GID: gid,
-            MetadataKey.TRANS_TYPE: TransType.MSG,
-            MetadataKey.BRANCH_ID: branch_id,
-            MetadataKey.OP: op,
-            MetadataKey.DTM: self.server,
-        } | {key.lower(): value for key, value in headers.items()}
-        branch = GrpcClient(
-            target,
-            discovery=self._discovery,
-            discovery_factory=self._discovery_factory,
-            timeout=self._timeout,
-        )
-        try:
-            async with branch:
-                await branch.unary(method, b"", metadata=metadata.items())
-        except Error as exc:
-            raise _outcome(exc, f"query {url}") from exc
+        state = [state async for state in self.watch(gid)][-1]
+        if not state.succeeded:
+            raise Failure(state.rollback_reason or f"transaction {gid} {state.status}")
+        return state
+
+    async def _repeated(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What ``ask`` gives, asked again while the coordinator cannot be reached."""
+        pause = self._retry.pause
+        for _ in range(self._retry.attempts - 1):
+            try:
+                return await ask()
+            except DtmUnavailable as exc:
+                if exc.status is not GrpcCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+            pause *= 2
+        return await ask()
 
 
-def _outcome(exc: Error, what: str, advice: str = "") -> DtmError:
-    """What ``exc``, the end of the call ``what``, means; only an answer can be definite."""
-    text = exc.message or exc.reason or type(exc).__name__
-    status = status_of(exc) if isinstance(exc, RpcError) else GrpcCode.UNAVAILABLE
-    match status:
-        case GrpcCode.ABORTED if text == "ONGOING":  # dtm before 1.10
-            return Ongoing(text)
-        case GrpcCode.ABORTED:
-            return Failure(text)
-        case GrpcCode.FAILED_PRECONDITION:
-            return Ongoing(text)
-        case _:
-            return DtmUnavailable(f"{what}: {status.name}: {text}{advice}", status)
+def _base(url: str) -> str:
+    """The address of an API; dtm's path when it has none."""
+    plain = url.rstrip("/")
+    parsed = http_url(plain)
+    return plain if parsed.raw_path not in ("", "/") else f"{plain}{HTTP_PATH}"

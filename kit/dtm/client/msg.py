@@ -3,91 +3,78 @@
 Source: dtm-labs/dtm client/dtmgrpc/msg.go, client/dtmcli/trans_msg.go.
 """
 
-import json
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import replace
+from typing import Self
 
 from kit import log
 from kit.dtm.barrier import BranchBarrier
+from kit.dtm.client.base import GlobalTransaction
+from kit.dtm.client.checks import check_url, check_whole
 from kit.dtm.client.client import DtmClient
+from kit.dtm.client.errors import InvalidCall
+from kit.dtm.client.messages import Operation, TransRequest, go_json
+from kit.dtm.client.payloads import Payload, payload_for
 from kit.dtm.core.model import Options
 from kit.dtm.errors import DtmError, Failure
-from kit.dtm.pb.dtm_pb2 import DtmRequest, DtmTransOptions
-from kit.dtm.wire import QUERY_BRANCH_ID, TOPIC_PREFIX, Op, TransType
+from kit.dtm.wire import QUERY_BRANCH_ID, TOPIC_PREFIX, Op, Protocol, TransType
 
 _log = log.get_logger()
 
-_GO_ESCAPES = str.maketrans(
-    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-)
 
-
-@runtime_checkable
-class Message(Protocol):
-    """A protobuf message of any library that encodes itself."""
-
-    def SerializeToString(self) -> bytes:  # noqa: N802  (protobuf's name)
-        """The encoded message."""
-        ...
-
-
-Payload: TypeAlias = Message | bytes
-"""What a step is given: a message, or the bytes of one."""
-
-
-class Msg:
+class Msg(GlobalTransaction):
     """One message: build it, then :meth:`submit` it, or :meth:`do_and_submit` it.
 
     Args:
         client: the coordinator.
-        gid: identity of the transaction: ``await client.new_gid()``, or any text of the caller's
-            that is unique, such as the number of an order.
+        gid: see :class:`~kit.dtm.client.base.GlobalTransaction`.
         options: what is asked of the coordinator.
     """
 
-    def __init__(self, client: DtmClient, gid: str, options: Options | None = None) -> None:
-        self.client = client
-        self.gid = gid
-        self.options = options or Options()
+    trans_type = TransType.MSG
+
+    def __init__(self, client: DtmClient, gid: str = "", options: Options | None = None) -> None:
+        super().__init__(client, gid, options)
         self.query_url = ""
         self._actions: list[str] = []
         self._payloads: list[bytes] = []
         self._delay = 0
 
-    def add(self, action: str, payload: Payload) -> "Msg":
-        """Append the step that calls ``action``, a URL ending in ``/package.Service/Method``.
+    def add(self, action: str, payload: Payload = None) -> Self:
+        """Append the step that calls ``action``, such as ``host:port/package.Service/Method``.
+
+        Args:
+            action: the URL of the branch, or a topic.
+            payload: what it is given; see :mod:`kit.dtm.client.payloads`.
 
         Raises:
-            TypeError: ``payload`` is neither a message nor bytes.
+            InvalidCall: ``action`` is empty, or cannot be a branch of this client's transactions.
+            PayloadError: ``payload`` cannot be encoded.
         """
-        if isinstance(payload, Message):
-            payload = payload.SerializeToString()
-        if not isinstance(payload, bytes):
-            raise TypeError(
-                f"payload of step {action!r} is {type(payload).__name__}; "
-                "give a protobuf message or bytes"
-            )
+        protocol = self.client.protocol
+        check_url(f"action of step {len(self._actions) + 1}", action, protocol)
+        self._payloads.append(payload_for(action, payload, protocol, f"payload of step {action!r}"))
         self._actions.append(action)
-        self._payloads.append(payload)
         return self
 
-    def add_topic(self, topic: str, payload: Payload) -> "Msg":
+    def add_topic(self, topic: str, payload: Payload = None) -> Self:
         """Append a step for every subscriber that ``topic`` has when the message is accepted.
 
         Raises:
-            TypeError: ``payload`` is neither a message nor bytes.
+            InvalidCall: ``topic`` is empty.
+            PayloadError: ``payload`` cannot be encoded.
         """
+        if not topic:
+            raise InvalidCall("topic: it is empty; give the name that subscribers use")
         return self.add(f"{TOPIC_PREFIX}{topic}", payload)
 
-    def delay(self, seconds: int) -> "Msg":
+    def delay(self, seconds: int) -> Self:
         """Have the steps called no earlier than ``seconds`` after acceptance; whole seconds.
 
         Raises:
-            ValueError: ``seconds`` is negative.
+            InvalidCall: ``seconds`` is negative or not whole.
         """
-        if seconds < 0:
-            raise ValueError(f"delay: {seconds} s is negative")
-        self._delay = seconds
+        self._delay = check_whole("delay", seconds)
         return self
 
     async def prepare(self, query_url: str = "") -> None:
@@ -101,8 +88,9 @@ class Msg:
             Failure: the coordinator refuses.
             DtmUnavailable: whether it was kept is unknown.
         """
+        check_url("query_url", query_url, self.client.protocol, empty=True)
         self.query_url = query_url or self.query_url
-        await self.client.call("Prepare", self.request())
+        await self.send(Operation.PREPARE)
 
     async def submit(self) -> None:
         """Hand the message over: from now on its steps happen, whatever happens to us.
@@ -116,7 +104,7 @@ class Msg:
             DtmUnavailable: whether it was accepted is unknown; submit again with the same gid. With
                 ``wait_result`` it may also be a step that could not be called yet.
         """
-        await self.client.call("Submit", self.request())
+        await self.send(Operation.SUBMIT)
 
     async def abort(self) -> None:
         """Drop a prepared message.
@@ -125,7 +113,7 @@ class Msg:
             Failure: the coordinator refuses, because it was submitted before.
             DtmUnavailable: whether it was dropped is unknown.
         """
-        await self.client.call("Abort", self.request())
+        await self.send(Operation.ABORT)
 
     async def do_and_submit(
         self, query_url: str, fn: Callable[[BranchBarrier], Awaitable[object]]
@@ -146,8 +134,8 @@ class Msg:
 
         Source: dtm-labs/dtm client/dtmgrpc/msg.go, DoAndSubmit.
         """
-        barrier = BranchBarrier(TransType.MSG, self.gid, QUERY_BRANCH_ID, Op.MSG)
         await self.prepare(query_url)
+        barrier = BranchBarrier(TransType.MSG, self.gid, QUERY_BRANCH_ID, Op.MSG)
         try:
             await fn(barrier)
         except Failure:
@@ -160,20 +148,15 @@ class Msg:
 
     async def _ask_and_settle(self, barrier: BranchBarrier) -> None:
         try:
-            await self.client.query(
-                self.query_url,
-                gid=barrier.gid,
-                branch_id=barrier.branch_id,
-                op=barrier.op,
-                headers=self.options.branch_headers,
-            )
+            headers = self.options.branch_headers
+            await self.client.branches.call(self.query_url, barrier, None, headers=headers)
         except Failure:
             await self._settle(commit=False)
-        except (DtmError, ValueError) as exc:
+        except DtmError as exc:
             _log.warning(
                 "[dtm] msg %s is left to the coordinator, its query does not say: %s",
                 self.gid,
-                getattr(exc, "message", exc),
+                exc.message,
             )
         else:
             await self._settle(commit=True)
@@ -185,36 +168,21 @@ class Msg:
         except DtmError as exc:
             _log.warning("[dtm] msg %s is left to the coordinator: %s", self.gid, exc.message)
 
-    def request(self) -> DtmRequest:
+    def request(self) -> TransRequest:
         """What is sent, the same for prepare, submit and abort.
 
-        Source: dtm-labs/dtm client/dtmgrpc/dtmgimp/types.go, DtmGrpcCall; Go's encoding/json.
+        ``delay`` is sent with Prepare as well, where Go has it in Submit only: then it also counts
+        when the coordinator's question decides.
         """
-        options = self.options
         custom: dict[str, object] = {}
-        if options.concurrent:
+        if self.options.concurrent and self.client.protocol is Protocol.GRPC:
             custom["concurrent"] = True  # our coordinator's; dtm passes over it
         if self._delay:
             custom["delay"] = self._delay
-        return DtmRequest(
-            Gid=self.gid,
-            TransType=TransType.MSG,
-            TransOptions=DtmTransOptions(
-                WaitResult=options.wait_result,
-                TimeoutToFail=options.timeout_to_fail,
-                RetryInterval=options.retry_interval,
-                BranchHeaders=options.branch_headers,
-                RequestTimeout=options.request_timeout,
-                RetryLimit=options.retry_limit,
-            ),
-            QueryPrepared=self.query_url,
-            CustomedData=_go_json(custom) if custom else "",
-            BinPayloads=self._payloads,
-            Steps=_go_json([{"action": action} for action in self._actions] or None),
+        return replace(
+            super().request(),
+            steps=tuple({"action": action} for action in self._actions),
+            payloads=tuple(self._payloads),
+            query_prepared=self.query_url,
+            custom_data=go_json(custom) if custom else "",
         )
-
-
-def _go_json(value: object) -> str:
-    """``value`` as Go's ``json.Marshal`` writes it: no spaces, sorted keys, HTML escaped."""
-    text = json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-    return text.translate(_GO_ESCAPES)

@@ -9,6 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from api.trans.v1.trans_pb2 import AdjustInfo
 from kit.dtm.barrier import BarrierError, BranchBarrier, barrier_from_grpc
 from kit.dtm.client import DtmClient, DtmUnavailable, Msg
+from kit.dtm.client.messages import grpc_request
 from kit.dtm.core.model import Options
 from kit.dtm.errors import Failure, Ongoing
 from kit.dtm.pb.dtm_pb2 import DtmGidReply, DtmRequest, DtmTransOptions
@@ -107,7 +108,7 @@ async def test_a_submitted_message_has_go_s_bytes(
 
 def test_a_message_without_steps_says_null() -> None:
     """What Go's ``json.Marshal`` makes of a nil slice; the options are sent although all zero."""
-    request = Msg(DtmClient("localhost:36790"), "g").request()
+    request = grpc_request(Msg(DtmClient("localhost:36790"), "g").request())
     assert request.SerializeToString() == b"\x0a\x01g\x12\x03msg\x1a\x00\x3a\x04null"
 
 
@@ -125,21 +126,23 @@ def test_custom_data_is_there_when_something_is_asked_for(
 ) -> None:
     """``delay`` is dtm's, ``concurrent`` our extension."""
     msg = Msg(DtmClient("localhost:36790"), "g", Options(concurrent=concurrent))
-    assert msg.delay(delay).request().CustomedData == text
+    assert msg.delay(delay).request().custom_data == text
 
 
 def test_times_travel_as_whole_seconds() -> None:
     """``DtmTransOptions``."""
     options = Options(timeout_to_fail=40, retry_interval=11, request_timeout=5)
-    sent = Msg(DtmClient("localhost:36790"), "g", options).request().TransOptions
-    assert sent == DtmTransOptions(TimeoutToFail=40, RetryInterval=11, RequestTimeout=5)
+    sent = grpc_request(Msg(DtmClient("localhost:36790"), "g", options).request())
+    assert sent.TransOptions == DtmTransOptions(
+        TimeoutToFail=40, RetryInterval=11, RequestTimeout=5
+    )
 
 
 def test_a_payload_that_cannot_be_sent_is_refused_by_its_step() -> None:
     """A dict is what users of the JSON client try first."""
     msg = Msg(DtmClient("localhost:36790"), "g")
     with pytest.raises(TypeError, match="busi/TransIn' is dict"):
-        msg.add("busi/TransIn", {"amount": 30})  # type: ignore[arg-type]
+        msg.add("busi/TransIn", {"amount": 30})
 
 
 def test_a_negative_delay_is_refused() -> None:
