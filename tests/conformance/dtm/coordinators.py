@@ -137,7 +137,7 @@ class Coordinator:
         end = time.monotonic() + within
         last: dict[str, Any] = {}
         same = 0
-        while same < 5:
+        while same < 3:
             if time.monotonic() > end:
                 raise AssertionError(f"{gid} changes all the time: {last}")
             now = await self.query(gid)
@@ -145,6 +145,7 @@ class Coordinator:
             same = same + 1 if now == last and not asked else 0
             last = now
             await asyncio.sleep(_POLL)
+        assert last["transaction"] is not None, f"{gid} is not stored"
         return dict(last["transaction"])
 
     async def until_row(self, gid: str, key: str, status: str) -> None:

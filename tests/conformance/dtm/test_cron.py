@@ -11,6 +11,7 @@ from tests.conformance.dtm.business import ERROR, ONGOING, SUCCESS, Answer
 from tests.conformance.dtm.clients import ERROR as BROKEN
 from tests.conformance.dtm.clients import Api, Tx, unique
 from tests.conformance.dtm.coordinators import (
+    STORES,
     Coordinator,
     Coordinators,
     accepted,
@@ -19,6 +20,7 @@ from tests.conformance.dtm.coordinators import (
     saga,
     seconds_of,
 )
+from tests.processes import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -73,24 +75,36 @@ async def test_row_46_what_a_killed_coordinator_left_is_taken_up_by_the_next(
     await stop(second)
 
 
-async def test_row_47_each_due_transaction_is_taken_up_by_one_coordinator(
-    deployed: Coordinators, store: str
-) -> None:
-    """Two on one store, thirty transactions due at once: each branch is asked once more."""
+async def test_row_47_sqlite_file_serves_one_coordinator(deployed: Coordinators) -> None:
+    """The second one ends, and names the file and the process that has it."""
     ours()
-    business, apart = deployed.business, deployed.apart(store)
-    first = await deployed.start(store, Store=apart)
-    if store == "sqlite":
-        assert first.process is not None
-        path = first.settings["Store"]["Path"]
-        settings = {**first.settings, "HttpPort": 0, "GrpcPort": 0}
-        other = await deployed.launch(settings, deployed.folder())
-        assert await other.ended() != 0
-        assert path in other.output
-        assert "in use by another process" in other.output
-        await stop(first)
-        return
-    second = await deployed.start(store, Store=apart)
+    first = await deployed.start("sqlite")
+    assert first.process is not None
+    settings = {**first.settings, "HttpPort": free_port(), "GrpcPort": free_port()}
+    other = await deployed.launch(settings, deployed.folder())
+    assert await other.ended() != 0
+    assert first.settings["Store"]["Path"] in other.output
+    assert str(first.process.pid) in other.output
+    await stop(first)
+
+
+@pytest.mark.parametrize("shared", [store for store in STORES if store != "sqlite"])
+async def test_row_47_two_coordinators_share_one_store(deployed: Coordinators, shared: str) -> None:
+    """Each due transaction is taken up by one of them, and a client may talk to either."""
+    ours()
+    apart = deployed.apart(shared)
+    first = await deployed.start(shared, Store=apart)
+    second = await deployed.start(shared, Store=apart)
+    await each_takes_up_its_own(first, second)
+    await client_goes_on_elsewhere(first, second)
+    await workflow_goes_on_elsewhere(first, second)
+    await stop(first)
+    await stop(second)
+
+
+async def each_takes_up_its_own(first: Coordinator, second: Coordinator) -> None:
+    """Thirty transactions are due at once at both: each branch is asked once more."""
+    business = first.business
     gids = [unique("shared") for _ in range(30)]
     for number, gid in enumerate(gids):
         business.script(gid, "out", ERROR, SUCCESS)
@@ -100,35 +114,48 @@ async def test_row_47_each_due_transaction_is_taken_up_by_one_coordinator(
         await business.until_called(gid)
         assert (await first.settled(gid))["status"] == "submitted"
     await asyncio.gather(
-        *((first, second)[n // 2 % 2].retry(gid) for n, gid in enumerate(gids)),
+        *((first, second)[number // 2 % 2].retry(gid) for number, gid in enumerate(gids))
     )
     for gid in gids:
         await first.until(gid, "succeed")
         assert business.story(gid) == ["01 action", "01 action"]
-        assert (await second.tx(gid))["status"] == "succeed"
-    await stop(first)
-    await stop(second)
+        assert await second.status(gid) == "succeed"
 
 
-async def test_row_47_client_may_go_on_at_another_coordinator(
-    deployed: Coordinators, store: str
-) -> None:
-    """Prepare here, register there, submit here."""
-    ours()
-    if store == "sqlite":
-        pytest.skip("SQLite serves one coordinator")
-    apart = deployed.apart(store)
-    first = await deployed.start(store, Store=apart)
-    second = await deployed.start(store, Store=apart)
+async def client_goes_on_elsewhere(first: Coordinator, second: Coordinator) -> None:
+    """Prepare here, register there, submit there."""
     gid = unique("tcc")
     url = first.http.url("ok")
     accepted(await first.http.prepare(Tx(gid, "tcc")))
     accepted(await second.http.register(gid, "tcc", "01", confirm=url, cancel=url))
     accepted(await first.http.register(gid, "tcc", "02", confirm=url, cancel=url))
     accepted(await second.http.submit(Tx(gid, "tcc", options={"wait_result": True})))
-    assert deployed.business.story(gid) == ["02 confirm", "01 confirm"]
-    await stop(first)
-    await stop(second)
+    assert first.business.story(gid) == ["02 confirm", "01 confirm"]
+
+
+async def workflow_goes_on_elsewhere(first: Coordinator, second: Coordinator) -> None:
+    """A workflow called back by one coordinator tells the other how it goes on."""
+    gid, gate = unique("workflow"), asyncio.Event()
+    business = first.business
+    business.script(gid, "run", Answer(gate=gate))
+    tx = Tx(
+        gid,
+        "workflow",
+        query_prepared=first.http.url("run"),
+        custom_data='{"name":"n","data":null}',
+        options={"request_timeout": 30},
+    )
+    accepted(await first.http.prepare_workflow(tx))
+    await first.retry(gid)
+    await business.until_called(gid)
+    for api, branch_id in ((second.http, "01"), (first.http, "02")):
+        accepted(
+            await api.register(gid, "workflow", branch_id, b"x", op="action", status="succeed")
+        )
+    accepted(await second.http.submit(Tx(gid, "workflow", req_extra={"status": "succeed"})))
+    gate.set()
+    await first.until(gid, "succeed")
+    assert await first.keys(gid) == ["01 action", "02 action"]
 
 
 async def test_row_48_reset_cron_time_counts_and_says_whether_more_remain(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.dtm.clients import unique
-from tests.conformance.dtm.coordinators import Coordinators, accepted, msg, ours
+from tests.conformance.dtm.coordinators import Coordinators, accepted, msg, ours, seconds_of
 from tests.processes import COORDINATOR, free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -76,6 +76,20 @@ async def test_row_61_keys_of_dtm_that_change_nothing_are_accepted(
         AlertRetryLimit=3,
     )
     assert (await tm.http.send("GET", "/api/ping")).body == {"msg": "pong"}
+    assert tm.process is not None
+    await tm.process.stop()
+
+
+@pytest.mark.parametrize(("offset", "zone"), [("+8", "+08:00"), ("-3", "-03:00")])
+async def test_row_61_times_are_shown_in_the_zone_of_the_configuration(
+    deployed: Coordinators, offset: str, zone: str
+) -> None:
+    tm = await deployed.start(TimeZoneOffset=offset)
+    gid = unique("zone")
+    accepted(await tm.http.prepare(msg(tm.http, gid)))
+    tx = await tm.tx(gid)
+    assert tx["create_time"].endswith(zone)
+    assert abs(seconds_of(tx["create_time"]) - await tm.now()) < 60
     assert tm.process is not None
     await tm.process.stop()
 

@@ -133,6 +133,24 @@ async def test_row_10_concurrent_saga_undoes_what_succeeded_before_another_faile
     assert await tm.rows(gid) == "S F S S"
 
 
+async def test_row_10_concurrent_saga_undoes_an_action_that_was_running_when_another_failed(
+    tm: Coordinator, api: Api
+) -> None:
+    """It may have had its effect, whatever becomes of the call."""
+    gid = tm.gid("saga")
+    gate = asyncio.Event()
+    tm.business.script(gid, "out", Answer(gate=gate))
+    tm.business.script(gid, "in", FAILURE)
+    custom = '{"concurrent":true}'
+    accepted(await api.submit(saga(api, gid, custom_data=custom, request_timeout=20)))
+    await tm.business.until_called(gid, 2)
+    await asyncio.sleep(0.1)
+    gate.set()
+    await tm.until(gid, "failed")
+    assert len(tm.business.calls(gid, "outBack")) == 1
+    assert len(tm.business.calls(gid, "inBack")) == 1
+
+
 @pytest.mark.parametrize("concurrent", [True, False])
 async def test_row_10_saga_orders_hold_forwards_and_backwards(
     tm: Coordinator, concurrent: bool
@@ -181,19 +199,15 @@ async def test_row_11_saga_without_the_option_never_times_out(tm: Coordinator) -
     await tm.until(gid, "succeed")
 
 
-async def test_row_12_saga_repeats_an_action_while_its_retry_limit_allows(
+async def test_row_12_saga_repeats_an_action_at_once_while_its_retry_limit_allows(
     tm: Coordinator, api: Api
 ) -> None:
-    """Three failures are fewer than four tries."""
+    """Three failures with a limit of 3: who waits hears of the success in the same call."""
     gid = tm.gid("saga")
-    tm.business.script(gid, "in", ERROR, ERROR, ERROR, SUCCESS)
-    accepted(await api.submit(saga(api, gid, retry_limit=3)))
-    for calls in (2, 3, 4):  # dtm repeats at once, ours when the interval is over
-        if len(tm.business.calls(gid, "in")) < calls and not tm.foreign:
-            await tm.business.until_called(gid, calls - 1, "in")
-            await tm.retry_until(gid, calls, "in")
-    await tm.until(gid, "succeed")
+    tm.business.script(gid, "in", ERROR, ONGOING, ERROR, SUCCESS)
+    accepted(await api.submit(saga(api, gid, retry_limit=3, wait_result=True)))
     assert len(tm.business.calls(gid, "in")) == 4
+    assert await tm.rows(gid) == "P S P S"
 
 
 async def test_row_12_saga_rolls_back_when_its_retry_limit_is_used_up(
@@ -202,15 +216,26 @@ async def test_row_12_saga_rolls_back_when_its_retry_limit_is_used_up(
     """Rows S S S P, and the limit is in the reason."""
     gid = tm.gid("saga")
     tm.business.script(gid, "in", ERROR)
-    accepted(await api.submit(saga(api, gid, retry_limit=1)))
-    await tm.business.until_called(gid, 1, "in")
-    if not tm.foreign:
-        await tm.settled(gid)
-        await tm.retry(gid)
+    reply = await api.submit(saga(api, gid, retry_limit=1, wait_result=True))
+    assert reply.word == REFUSED
+    assert reply.text.startswith("RetryCount is greater than RetryLimit, RetryLimit: 1")
     tx = await tm.until(gid, "failed")
     assert tx["rollback_reason"] == "RetryCount is greater than RetryLimit, RetryLimit: 1"
     assert len(tm.business.calls(gid, "in")) == 2
     assert await tm.rows(gid) == "S S S P"
+
+
+async def test_row_12_saga_counts_the_repeats_of_all_its_branches_together(
+    tm: Coordinator,
+) -> None:
+    """Two of the first leave none for the second."""
+    gid = tm.gid("saga")
+    tm.business.script(gid, "out", ERROR, ERROR, SUCCESS)
+    tm.business.script(gid, "in", ERROR)
+    accepted(await tm.http.submit(saga(tm.http, gid, retry_limit=2)))
+    await tm.until(gid, "failed")
+    assert len(tm.business.calls(gid, "out")) == 3
+    assert len(tm.business.calls(gid, "in")) == 1
 
 
 async def test_row_13_empty_branch_url_succeeds_without_a_call(tm: Coordinator, api: Api) -> None:

@@ -3,6 +3,8 @@
 Source: dtm-labs/dtm dtmsvr/trans_process.go.
 """
 
+import asyncio
+
 import pytest
 
 from tests.conformance.dtm.business import ERROR, FAILURE, ONGOING, SUCCESS, Answer
@@ -115,3 +117,21 @@ async def test_row_44_prepare_ignores_the_option(tm: Coordinator, api: Api) -> N
     accepted(await api.prepare(msg(api, gid, wait_result=True)))
     assert tm.business.calls(gid) == []
     assert await tm.status(gid) == "prepared"
+
+
+async def test_row_44_client_that_submits_again_waits_for_the_round_that_is_running(
+    tm: Coordinator, api: Api
+) -> None:
+    """Both hear the same, and each branch is called once."""
+    gid = tm.gid("saga")
+    gate = asyncio.Event()
+    tm.business.script(gid, "out", Answer(gate=gate))
+    tx = saga(api, gid, wait_result=True, request_timeout=20)
+    clients = [asyncio.create_task(api.submit(tx))]
+    await tm.business.until_called(gid)
+    clients.append(asyncio.create_task(api.submit(tx)))
+    await asyncio.sleep(0.1)
+    gate.set()
+    assert [reply.word for reply in await asyncio.gather(*clients)] == [DONE, DONE]
+    if not tm.foreign:
+        assert tm.business.story(gid) == ["01 action", "02 action"]

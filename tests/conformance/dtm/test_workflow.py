@@ -4,13 +4,15 @@ Source: dtm-labs/dtm dtmsvr/trans_type_workflow.go, dtmsvr/api.go (svcPrepareWor
 client/workflow/imp.go for what a client asks.
 """
 
+import asyncio
+import base64
 import json
 from dataclasses import dataclass
 
 import pytest
 
 from kit.dtm.pb import dtm_pb2
-from tests.conformance.dtm.business import ERROR, SUCCESS
+from tests.conformance.dtm.business import ERROR, SUCCESS, Answer
 from tests.conformance.dtm.clients import ERROR as BROKEN
 from tests.conformance.dtm.clients import Api, GrpcApi, HttpApi, Reply, Tx, text64
 from tests.conformance.dtm.coordinators import Coordinator, Coordinators, accepted, ours
@@ -41,7 +43,9 @@ class Flow:
             return f"{self.tm.business.grpc_address}/workflow.Workflow/Execute"
         return self.tm.business.http("Execute")
 
-    async def prepare(self) -> tuple[dict[str, str], list[tuple[str, str, str, bytes]]]:
+    async def prepare(
+        self, **options: object
+    ) -> tuple[dict[str, str], list[tuple[str, str, str, bytes]]]:
         """The transaction, and its progress: branch, op, status and data."""
         custom = {"name": NAME, "data": text64(self.data) if self.data else None}
         tx = Tx(
@@ -49,7 +53,7 @@ class Flow:
             "workflow",
             query_prepared=self.callback,
             custom_data=json.dumps(custom),
-            options={"wait_result": True},
+            options={"wait_result": True, **options},
         )
         reply = await self.api.prepare_workflow(tx)
         accepted(reply)
@@ -63,8 +67,6 @@ class Flow:
             }
             rows = [(p.BranchID, p.Op, p.Status, p.BinData) for p in reply.body.Progresses]
             return told, rows
-        import base64
-
         rows = [
             (p["branch_id"], p["op"], p["status"], base64.b64decode(p.get("bin_data", "")))
             for p in reply.body["progresses"]
@@ -224,6 +226,25 @@ async def test_row_33_workflow_branch_and_op_are_recorded_once(flow: Flow) -> No
         ("01", "action", "succeed", b"first"),
         ("01", "rollback", "succeed", b""),
     ]
+
+
+async def test_row_33_workflow_goes_on_while_its_callback_is_running(flow: Flow) -> None:
+    """That is how it resumes: steps and end are recorded, and the late answer changes nothing."""
+    tm, gate = flow.tm, asyncio.Event()
+    tm.business.script(flow.gid, "Execute", Answer(ERROR.status, ERROR.code, "late", gate=gate))
+    await flow.prepare(request_timeout=30)
+    accepted(await flow.did("01"))
+    await tm.retry(flow.gid)
+    await tm.business.until_called(flow.gid)
+    _, rows = await flow.prepare()
+    assert [row[:2] for row in rows] == [("01", "action")]
+    accepted(await flow.did("02"))
+    accepted(await flow.end("succeed", result=b"resumed"))
+    gate.set()
+    await asyncio.sleep(0.1)
+    told, rows = await flow.prepare()
+    assert told["status"] == "succeed"
+    assert [row[:2] for row in rows] == [("01", "action"), ("02", "action")]
 
 
 async def test_row_34_workflow_callback_carries_name_and_data(flow: Flow) -> None:
