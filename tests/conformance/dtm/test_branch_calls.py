@@ -164,7 +164,8 @@ async def test_row_37_json_rpc_error_codes_of_a_branch_are_classified(
     tx = await tm.settled(gid)
     assert tx["status"] == status
     if status == "submitted":
-        assert tx["next_cron_interval"] == (10 if code == -32902 and not FOREIGN else 20)
+        wanted = 10 if code == -32902 else 20
+        assert tx["next_cron_interval"] in ((wanted, 20) if FOREIGN else (wanted,))
 
 
 async def test_row_37_json_rpc_transaction_calls_other_urls_by_http_and_grpc(
