@@ -79,9 +79,10 @@ class Claims:
         if self._engine.live >= MAX_RECOVERING:
             return _SHORTEST_S * 10
         self._sleeping_until = 0  # what is expected from now on is seen by next_due, or kicks
+        asked = self._clock.monotonic()
         claimed = await self._store.claim(self._owner, BATCH, lease_s=self._lease_s)
         for held in claimed:
-            self._engine.wake(held)
+            self._engine.wake(held, asked)
         if len(claimed) == BATCH:
             return _SHORTEST_S
         now = await self._store.now_ms()
