@@ -1,18 +1,27 @@
 """One place for coordinators and the servers of their stores, and one event loop, for all tests."""
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from tests.conformance.dtm.business import Business
+from tests.conformance.dtm.business import open_business
 from tests.conformance.dtm.coordinators import Coordinators, coordinators
 from tests.processes import processes
+
+# PostgreSQL's programs run as another user, for which Python forks; grpc's own handling of forks
+# makes such a child crash before it becomes the program. Read when the first channel is made.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Coordinators]:
     """Servers are started when a test first asks for their store."""
     folder = tmp_path_factory.mktemp("faults")
-    async with processes(folder) as run, coordinators(run, Business()) as started:
+    async with (
+        processes(folder) as run,
+        open_business() as business,
+        coordinators(run, business) as started,
+    ):
         yield started

@@ -165,6 +165,7 @@ class Client:
             "workflow",
             query_prepared=f"{self.business.grpc_address}/workflow.Workflow/Execute",
             custom_data=custom,
+            options={"retry_interval": 1},
         )
         reply = await self._heard(self.api.prepare_workflow(tx))
         told.stored = True
