@@ -5,6 +5,7 @@ what it began. Its methods are flows, so one class serves the called and the awa
 """
 
 import importlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from kit.dtm.barrier.errors import BarrierError, CommitsApart
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.rule import InsertAbsent, Outcome, ReadReason, Steps
+from kit.dtm.barrier.rule import Outcome, Primitive, ReadReason, Steps
 from kit.dtm.barrier.sql import Sql, Statement
 
 
@@ -29,12 +30,10 @@ class Link(Protocol):
 
     Attributes:
         awaited: whether its driver is an asynchronous one.
-        sql: statements in the dialect of its database; complete once ``begin`` has run.
-        joined: whether the transaction is the caller's, who ends it.
+        joined: whether the transaction is the caller's, who ends it; known after ``begin``.
     """
 
     awaited: bool
-    sql: Sql
     joined: bool
 
     def begin(self) -> Flow[None]:
@@ -45,8 +44,8 @@ class Link(Protocol):
         """
         ...
 
-    def execute(self, statement: Statement) -> Flow[Answer]:
-        """Run a statement in the transaction."""
+    def answer(self, primitive: Primitive) -> Flow[frozenset[str] | str | None]:
+        """Do what the rule wants, in the transaction."""
         ...
 
     def still_open(self) -> Flow[bool]:
@@ -62,6 +61,34 @@ class Link(Protocol):
         ...
 
 
+class SqlLink(Link):
+    """A link to a database that speaks SQL.
+
+    Attributes:
+        sql: statements in the dialect of its database; complete after ``begin``.
+    """
+
+    sql: Sql
+
+    @abstractmethod
+    def execute(self, statement: Statement) -> Flow[Answer]:
+        """Run a statement in the transaction."""
+
+    def answer(self, primitive: Primitive) -> Flow[frozenset[str] | str | None]:
+        """As the rule's primitives are in SQL."""
+        if isinstance(primitive, ReadReason):
+            answer = yield from self.execute(self.sql.reason(primitive))
+            return answer.rows[0][0] if answer.rows else None
+        new: set[str] = set()
+        for statement, op in self.sql.inserts(primitive):
+            answer = yield from self.execute(statement)
+            if self.sql.tells_inserted:
+                new |= {row[0] for row in answer.rows}
+            elif answer.count:
+                new.add(op)
+        return frozenset(new)
+
+
 _LINKS = {
     "sqlite3": "kit.dtm.barrier.links.sqlite",
     "aiosqlite": "kit.dtm.barrier.links.sqlite",
@@ -72,6 +99,7 @@ _LINKS = {
     "asyncmy": "kit.dtm.barrier.links.mysql",
     "sqlalchemy": "kit.dtm.barrier.links.sqlalchemy",
     "django": "kit.dtm.barrier.links.django",
+    "pymongo": "kit.dtm.barrier.links.mongo",
 }
 """Package of a connection's class → module with ``link(connection, table)``."""
 
@@ -101,34 +129,14 @@ def not_a_connection(connection: object, way_out: str) -> BarrierError:
 
 def decide_on(link: Link, steps: Steps) -> Flow[Outcome]:
     """Run the rule's ``steps`` over ``link``."""
-    answer: frozenset[str] | str | None = None
     try:
         primitive = next(steps)
         while True:
-            if isinstance(primitive, InsertAbsent):
-                answer = yield from _insert(link, primitive)
-            else:
-                answer = yield from _read(link, primitive)
+            answer = yield from link.answer(primitive)
             primitive = steps.send(answer)
     except StopIteration as end:
         outcome: Outcome = end.value
         return outcome
-
-
-def _insert(link: Link, primitive: InsertAbsent) -> Flow[frozenset[str]]:
-    new: set[str] = set()
-    for statement, op in link.sql.inserts(primitive):
-        answer = yield from link.execute(statement)
-        if link.sql.tells_inserted:
-            new |= {row[0] for row in answer.rows}
-        elif answer.count:
-            new.add(op)
-    return frozenset(new)
-
-
-def _read(link: Link, primitive: ReadReason) -> Flow[str | None]:
-    answer = yield from link.execute(link.sql.reason(primitive))
-    return answer.rows[0][0] if answer.rows else None
 
 
 @contextmanager

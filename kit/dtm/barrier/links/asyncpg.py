@@ -8,12 +8,12 @@ from asyncpg import Connection, InterfaceError, PostgresError
 from asyncpg.pool import PoolConnectionProxy
 
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.links import Answer, Link, not_a_connection
+from kit.dtm.barrier.links import Answer, Link, SqlLink, not_a_connection
 from kit.dtm.barrier.links.poison import POISON
 from kit.dtm.barrier.sql import Family, Sql, Statement, dollar
 
 
-class AsyncpgLink:
+class AsyncpgLink(SqlLink):
     """One call over an asyncpg connection.
 
     asyncpg cannot say that a transaction has failed. A listener notes failed statements, and only

@@ -11,11 +11,11 @@ from typing import Any
 from django.db import transaction
 
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.links import Answer, Link, not_a_connection
+from kit.dtm.barrier.links import Answer, Link, SqlLink, not_a_connection
 from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 
 
-class DjangoLink:
+class DjangoLink(SqlLink):
     """One call over a connection of Django."""
 
     awaited = False

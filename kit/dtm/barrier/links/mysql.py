@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.links import Answer, Link, commit_refused, not_a_connection
+from kit.dtm.barrier.links import Answer, Link, SqlLink, commit_refused, not_a_connection
 from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 
 _IN_TRANSACTION = 0x0001
@@ -19,7 +19,7 @@ _IN_TRANSACTION = 0x0001
 _CURSORS = {"pymysql": "pymysql.cursors", "aiomysql": "aiomysql", "asyncmy": "asyncmy.cursors"}
 
 
-class MysqlLink:
+class MysqlLink(SqlLink):
     """One call over a connection of PyMySQL, aiomysql or asyncmy."""
 
     def __init__(self, connection: Any, table: str, *, driver: str) -> None:

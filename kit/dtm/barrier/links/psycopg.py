@@ -11,12 +11,12 @@ from psycopg.rows import tuple_row
 
 from kit.dtm.barrier.errors import CommitsApart
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.links import Answer, Link, commit_refused, not_a_connection
+from kit.dtm.barrier.links import Answer, Link, SqlLink, commit_refused, not_a_connection
 from kit.dtm.barrier.links.poison import POISON
 from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 
 
-class PsycopgLink:
+class PsycopgLink(SqlLink):
     """One call over a psycopg connection."""
 
     def __init__(self, connection: Any, table: str, *, awaited: bool) -> None:

@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session, scoped_session
 
 from kit.dtm.barrier.errors import BarrierError, CommitsApart
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.links import Answer, Link, not_a_connection
+from kit.dtm.barrier.links import Answer, Link, SqlLink, not_a_connection
 from kit.dtm.barrier.sql import Family, Sql, Statement, colon
 
 _IN_ERROR = 3
 """PQTRANS_INERROR, as psycopg and psycopg2 have it."""
 
 
-class SqlalchemyLink:
+class SqlalchemyLink(SqlLink):
     """One call over a connection or session of SQLAlchemy."""
 
     sql: Sql

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from kit.dtm.barrier.flow import Flow
-from kit.dtm.barrier.links import Answer, Link, not_a_connection
+from kit.dtm.barrier.links import Answer, Link, SqlLink, not_a_connection
 from kit.dtm.barrier.sql import Family, Sql, Statement, question_mark
 
 _MARK = "kit_barrier"
 
 
-class SqliteLink:
+class SqliteLink(SqlLink):
     """One call over a connection of sqlite3 or aiosqlite."""
 
     def __init__(self, connection: Any, table: str, *, awaited: bool) -> None:
