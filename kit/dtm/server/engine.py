@@ -4,21 +4,19 @@ Theory of operation
     A transaction that something happens to is *live*: it stands in memory once, and its events are
     handled one after the other. An event goes through :func:`kit.dtm.core.step`; its commands are
     run in order, and a ``Save`` is durable before what follows it leaves. When no round is running
-    the transaction is forgotten again: the store is the only state that counts. One that is
-    prepared is remembered for a moment, so that the next request of its client need not read it:
-    what is decided on that counts only when a save succeeds with its fence, which every change by
-    anybody raises.
+    the transaction is forgotten again: the store is the only state that counts.
 
     No branch is called without a lease. It is taken by the save that starts a round, renewed while
     the round runs, and given back by the save that ends it. A save that the store refuses because
     the lease went to somebody else ends the round here: whoever has the lease goes on.
 
-    A deferred save waits for the next one of its transaction, 50 ms at the most.
+    A deferred save waits for the next one of its transaction, 50 ms at the most. Who may have slept
+    through its lease (a stopped process, a paused machine) defers nothing and calls nobody before
+    the store has confirmed that the lease is still its own.
 """
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
@@ -56,7 +54,7 @@ from kit.dtm.store import (
     Store,
     StoreUnavailable,
 )
-from kit.dtm.wire import Result, Status, TransType
+from kit.dtm.wire import Result
 
 logger = log.get_logger()
 
@@ -65,15 +63,6 @@ DEFERRED_S = 0.05
 
 MAX_LIVE = 10_000
 """Transactions in memory; further requests are told to come back."""
-
-MAX_REMEMBERED = 1_000
-"""Prepared transactions that need not be read again for the next request of their client."""
-
-REMEMBERED_S = 10.0
-"""How long each is; far less than a gid takes to end, be purged and be used once more."""
-
-REMEMBERED_BYTES = 16_384
-"""URLs, payloads and custom data of each, about; a larger one is read again."""
 
 BUSY_S = 3.0
 """How long a request waits for a transaction that another coordinator holds."""
@@ -86,7 +75,14 @@ _TROUBLE = (Outcome.UNKNOWN, Outcome.FAILURE)
 
 
 class _Live:
-    """One transaction in memory; ``fence`` is 0 until it is stored, ``held``: its lease is ours."""
+    """One transaction in memory.
+
+    Attributes:
+        fence: 0 until it is stored.
+        held: its lease is ours, as far as we know.
+        since: when it became ours, on the monotonic clock.
+        until: when it ends at the earliest, unless it is renewed.
+    """
 
     __slots__ = (
         "fence",
@@ -97,6 +93,7 @@ class _Live:
         "pending",
         "since",
         "tx",
+        "until",
         "users",
         "waiting",
     )
@@ -112,6 +109,7 @@ class _Live:
         self.flush: asyncio.TimerHandle | None = None
         self.waiting: list[asyncio.Future[Answer]] = []
         self.since = 0.0
+        self.until = 0.0
 
 
 class Engine:
@@ -158,7 +156,6 @@ class Engine:
         self._on_alert = on_alert
         self._on_round = on_round
         self._live: dict[str, _Live] = {}
-        self._remembered: OrderedDict[str, tuple[Transaction, int, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -205,9 +202,14 @@ class Engine:
             self._leave(live)
         return answer if isinstance(answer, Reply | Answer) else await answer
 
-    def wake(self, held: Held) -> None:
-        """Start a round of a transaction that was claimed for this coordinator."""
-        self._spawn(self._wake(held))
+    def wake(self, held: Held, asked: float | None = None) -> None:
+        """Start a round of a transaction that was claimed for this coordinator.
+
+        Args:
+            held: as the claim gave it.
+            asked: when it was claimed, on the monotonic clock; now by default.
+        """
+        self._spawn(self._wake(held, self._clock.monotonic() if asked is None else asked))
 
     async def round(self, gid: str) -> bool:
         """Run a round of one transaction now, until it has ended; tell whether it is stored.
@@ -232,20 +234,26 @@ class Engine:
 
     async def renew(self) -> None:
         """Extend the leases of rounds that have been running for a while."""
-        old = self._clock.monotonic() - self._lease_s / 4
+        now = self._clock.monotonic()
+        old = now - self._lease_s / 4
         held = [(x.gid, x.fence) for x in self._live.values() if x.held and x.since < old]
         if not held:
             return
-        for gid in await self._store.renew(self._owner, held, lease_s=self._lease_s):
+        lost = set(await self._store.renew(self._owner, held, lease_s=self._lease_s))
+        for gid, fence in held:
             live = self._live.get(gid)
-            if live is not None and (gid, live.fence) in held:
+            if live is None or live.fence != fence:
+                continue
+            if gid in lost:
                 self._forget(live, "its lease was lost")
+            else:
+                live.until = now + self._lease_s
 
     async def _decide(
         self, live: _Live, event: ApiEvent
     ) -> tuple[Reply | Answer | asyncio.Future[Answer], list[Call]]:
         """Step until the store agrees; another coordinator may be changing the same transaction."""
-        looked = live.tx is not None or not (self._recall(live) or _looks_new(event))
+        looked = live.tx is not None or not _looks_new(event)
         if live.tx is None and looked:
             await self._load(live)
         give_up = self._clock.monotonic() + BUSY_S
@@ -254,8 +262,8 @@ class Engine:
             tx, commands = step(before, event, self._policy)
             reply: asyncio.Future[Answer] | None = None
             answer = next((c for c in commands if isinstance(c, Reply)), None)
-            if not looked and not any(isinstance(c, Save) for c in commands):
-                looked = True  # nobody has asked the store yet, and no save is going to
+            if answer is not None and answer.outcome is not Outcome.SUCCESS and not looked:
+                looked = True  # refused as a new one; it may be stored
                 await self._load(live)
                 continue
             if answer is None:
@@ -279,9 +287,8 @@ class Engine:
                         f"Gid: '{live.gid}' is being processed by another coordinator; "
                         "repeat the request"
                     ) from None
-                if before is not None and looked:
+                if before is not None:
                     await self._clock.sleep(_BUSY_PAUSE_S)
-                looked = True
                 await self._load(live)
             except BaseException:
                 if reply is not None and reply in live.waiting:
@@ -290,27 +297,6 @@ class Engine:
                 raise
             else:
                 return (answer or reply or Reply(Outcome.SUCCESS)), calls
-
-    def _recall(self, live: _Live) -> bool:
-        """Go on from what is remembered, if anything is; a save has to confirm it."""
-        tx, fence, until = self._remembered.pop(live.gid, (None, 0, 0.0))
-        if tx is None or self._clock.monotonic() > until:
-            return False
-        live.tx, live.fence = tx, fence
-        return True
-
-    def _remember(self, live: _Live) -> None:
-        self._remembered.pop(live.gid, None)
-        tx = live.tx
-        # progress of a workflow is added without a new fence
-        if tx is None or tx.status is not Status.PREPARED or tx.trans_type is TransType.WORKFLOW:
-            return
-        size = len(tx.custom_data) + sum(len(b.url) + len(b.payload) for b in tx.branches)
-        if size <= REMEMBERED_BYTES:
-            until = self._clock.monotonic() + REMEMBERED_S
-            self._remembered[live.gid] = tx, live.fence, until
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
 
     async def _load(self, live: _Live) -> None:
         held = await self._store.load(live.gid)
@@ -329,7 +315,7 @@ class Engine:
                 case Save():
                     await self._save(live, command)
                 case Call():
-                    if not live.held:
+                    if not live.held or self._overslept(live):
                         assert tx is not None
                         await self._save(live, Save(tx))
                     calls.append(command)
@@ -352,7 +338,7 @@ class Engine:
         if save.append:
             await self._store.append(live.gid, save.branches)
             return
-        if save.deferred and self._coalesce:
+        if save.deferred and self._coalesce and not self._overslept(live):
             live.pending.update((row.key, row) for row in save.branches)
             if live.flush is None:
                 loop = asyncio.get_running_loop()
@@ -361,6 +347,7 @@ class Engine:
         if live.flush is not None:
             live.flush.cancel()
             live.flush = None
+        asked = self._clock.monotonic()
         if live.fence == 0:
             owner = "" if save.release else self._owner
             live.fence = await self._store.create(save.tx, owner=owner, lease_s=self._lease_s)
@@ -384,7 +371,7 @@ class Engine:
         failpoints.reach("saved")
         if not live.held:
             live.since = self._clock.monotonic()
-        live.held = not save.release
+        live.held, live.until = not save.release, asked + self._lease_s
         if save.tx.status.terminal:
             logger.info(
                 "transaction ended",
@@ -392,6 +379,10 @@ class Engine:
                 trans_type=save.tx.trans_type.value,
                 status=save.tx.status.value,
             )
+
+    def _overslept(self, live: _Live) -> bool:
+        """Whether the lease may have gone to somebody else without our hearing of it."""
+        return self._clock.monotonic() >= live.until
 
     def _flush_later(self, live: _Live) -> None:
         live.flush = None
@@ -461,11 +452,12 @@ class Engine:
             self._forget(live, error.message)
             return []
 
-    async def _wake(self, held: Held) -> None:
+    async def _wake(self, held: Held, asked: float) -> None:
         live = self._enter(held.tx.gid)
         try:
             async with live.lock:
                 live.fence, live.held, live.since = held.fence, True, self._clock.monotonic()
+                live.until = asked + self._lease_s
                 if live.tx is None or live.tx.round is None:
                     live.tx = held.tx
                 calls = await self._deliver(live, Woken(self._clock.now_ms()))
@@ -518,7 +510,6 @@ class Engine:
         idle = live.users == 0 and (live.tx is None or live.tx.round is None)
         if idle and self._live.get(live.gid) is live:
             del self._live[live.gid]
-            self._remember(live)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(self._guarded(work))  # awaited or cancelled in aclose
