@@ -69,10 +69,12 @@ async def tm(deployed: Coordinators, store: str) -> AsyncIterator[Coordinator]:
     """The coordinator of ``store``; it must not have failed unexpectedly when the test is over."""
     coordinator = await deployed.of_store(store)
     yield coordinator
-    await coordinator.clean()
-    if coordinator.process is not None:
-        said, coordinator.process.output = coordinator.process.output, ""
-        assert coordinator.process.running, said
+    process = coordinator.process
+    if process is None or process.running:
+        await coordinator.clean()
+    if process is not None:
+        said, process.output = process.output, ""
+        assert process.running, f"the coordinator ended:\n{said[-4000:]}"
         assert "Traceback" not in said, said
 
 

@@ -222,15 +222,13 @@ class Coordinators:
         self.redis: RedisServer | None = None
 
     async def of_store(self, store: str) -> Coordinator:
-        """The one that the tests of a session share."""
-        if store not in self._started:
-            if FOREIGN:
-                self._started[store] = await self._foreign()
-            else:
-                self._started[store] = await self.start(
-                    store, AlertWebHook=self.business.http("alert")
-                )
-        return self._started[store]
+        """The one that the tests of a session share; another one when that has ended."""
+        found = self._started.get(store)
+        if found is None or (found.process is not None and not found.process.running):
+            hook = self.business.http("alert")
+            found = await (self._foreign() if FOREIGN else self.start(store, AlertWebHook=hook))
+            self._started[store] = found
+        return found
 
     async def start(
         self,
