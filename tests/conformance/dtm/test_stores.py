@@ -7,9 +7,11 @@ import asyncio
 import base64
 import time
 
+import grpc
 import pytest
 
-from tests.conformance.dtm.business import ERROR, Answer
+from kit.testing.redis import redis_server
+from tests.conformance.dtm.business import ERROR, SUCCESS, Answer
 from tests.conformance.dtm.clients import Tx, unique
 from tests.conformance.dtm.coordinators import (
     Coordinator,
@@ -99,6 +101,36 @@ async def test_row_54_every_store_carries_fifty_transactions_at_once(tm: Coordin
     for number, gid in enumerate(gids):
         assert await tm.status(gid) == ("succeed" if number % 2 else "failed")
         assert len(tm.business.calls(gid)) == (2 if number % 2 else 4)
+
+
+async def test_row_54_store_that_is_away_is_said_so_and_found_again(
+    deployed: Coordinators,
+) -> None:
+    """503 and UNAVAILABLE: whoever asked may ask again; what was stored goes on afterwards."""
+    ours()
+    async with redis_server() as redis:
+        where = {"Driver": "redis", "Host": redis.host, "Port": redis.port}
+        tm = await deployed.start("memory", Store=where)
+        kept, refused = unique("kept"), unique("refused")
+        tm.business.script(kept, "out", ERROR, SUCCESS)
+        accepted(await tm.http.submit(msg(tm.http, kept)))
+        await tm.business.until_called(kept)
+        await tm.settled(kept)
+        redis.kill()
+        for api, code in ((tm.http, 503), (tm.grpc, grpc.StatusCode.UNAVAILABLE.value[0])):
+            reply = await api.submit(msg(api, refused))
+            assert reply.code == code, reply
+            assert reply.text
+        assert tm.business.calls(refused) == []
+        await redis.start()
+        async with asyncio.timeout(15):
+            while (await tm.http.submit(msg(tm.http, refused))).code != 200:
+                await asyncio.sleep(0.05)
+        await tm.until(refused, "succeed")
+        await tm.retry(kept)
+        await tm.until(kept, "succeed")
+        assert tm.process is not None
+        await tm.process.stop()
 
 
 @pytest.mark.parametrize("sync", [0, 1])
