@@ -77,6 +77,33 @@ async def test_row_54_every_store_keeps_long_and_foreign_texts(tm: Coordinator) 
     assert [base64.b64decode(row["bin_data"]).decode() for row in rows] == ["转账", "转账"]
 
 
+async def test_row_54_every_store_takes_gids_of_any_printable_text(tm: Coordinator) -> None:
+    """Quotes, wildcards, placeholders and scripts are text and nothing else."""
+    stems = ["o'x", 'o"x', "o\\x", "o%s", "o?x", "o:x", "o{x}", "ö", "转账", "a b", "a/b", "--"]
+    gids = [tm.gid(stem) for stem in stems]
+    for gid in gids:
+        accepted(await tm.http.submit(msg(tm.http, gid, wait_result=True)))
+    for gid in gids:
+        assert await tm.status(gid) == "succeed"
+        assert tm.business.story(gid) == ["01 action", "02 action"]
+
+
+@pytest.mark.parametrize("mode", ["msg", "saga"])
+async def test_row_54_every_store_keeps_many_and_large_steps(tm: Coordinator, mode: str) -> None:
+    """Two hundred branches, and three payloads of a megabyte."""
+    many, large = tm.gid("many"), tm.gid("large")
+    step = {"action": tm.grpc.url("out"), "compensate": tm.grpc.url("outBack")}
+    wait = {"wait_result": True}
+    accepted(await tm.grpc.submit(Tx(many, mode, [step] * 200, options=wait)))
+    assert [call.branch_id for call in tm.business.calls(many)] == [
+        f"{n:02d}" for n in range(1, 201)
+    ]
+    assert (await tm.rows(many)).count("S") == 200
+    payloads = [bytes([n]) * (1 << 20) for n in range(3)]
+    accepted(await tm.grpc.submit(Tx(large, mode, [step] * 3, payloads, options=wait)))
+    assert [call.body for call in tm.business.calls(large)] == payloads
+
+
 async def test_row_54_every_store_tells_gids_apart_that_differ_in_case(tm: Coordinator) -> None:
     """And does not take trailing spaces or accents for the same."""
     stem = tm.gid("Case")
