@@ -4,7 +4,10 @@ Theory of operation
     A transaction that something happens to is *live*: it stands in memory once, and its events are
     handled one after the other. An event goes through :func:`kit.dtm.core.step`; its commands are
     run in order, and a ``Save`` is durable before what follows it leaves. When no round is running
-    the transaction is forgotten again: the store is the only state that counts.
+    the transaction is forgotten again: the store is the only state that counts. One that is
+    prepared is remembered for a moment, so that the next request of its client need not read it:
+    what is decided on that counts only when a save succeeds with its fence, which every change by
+    anybody raises.
 
     No branch is called without a lease. It is taken by the save that starts a round, renewed while
     the round runs, and given back by the save that ends it. A save that the store refuses because
@@ -17,6 +20,7 @@ Theory of operation
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
@@ -54,7 +58,7 @@ from kit.dtm.store import (
     Store,
     StoreUnavailable,
 )
-from kit.dtm.wire import Result
+from kit.dtm.wire import Result, Status, TransType
 
 logger = log.get_logger()
 
@@ -63,6 +67,15 @@ DEFERRED_S = 0.05
 
 MAX_LIVE = 10_000
 """Transactions in memory; further requests are told to come back."""
+
+MAX_REMEMBERED = 1_000
+"""Prepared transactions that need not be read again for the next request of their client."""
+
+REMEMBERED_S = 10.0
+"""How long each is; far less than a gid takes to end, be purged and be used once more."""
+
+REMEMBERED_BYTES = 16_384
+"""URLs, payloads and custom data of each, about; a larger one is read again."""
 
 BUSY_S = 3.0
 """How long a request waits for a transaction that another coordinator holds."""
@@ -156,6 +169,7 @@ class Engine:
         self._on_alert = on_alert
         self._on_round = on_round
         self._live: dict[str, _Live] = {}
+        self._remembered: OrderedDict[str, tuple[Transaction, int, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -253,7 +267,7 @@ class Engine:
         self, live: _Live, event: ApiEvent
     ) -> tuple[Reply | Answer | asyncio.Future[Answer], list[Call]]:
         """Step until the store agrees; another coordinator may be changing the same transaction."""
-        looked = live.tx is not None or not _looks_new(event)
+        looked = live.tx is not None or not (self._recall(live) or _looks_new(event))
         if live.tx is None and looked:
             await self._load(live)
         give_up = self._clock.monotonic() + BUSY_S
@@ -262,8 +276,8 @@ class Engine:
             tx, commands = step(before, event, self._policy)
             reply: asyncio.Future[Answer] | None = None
             answer = next((c for c in commands if isinstance(c, Reply)), None)
-            if answer is not None and answer.outcome is not Outcome.SUCCESS and not looked:
-                looked = True  # refused as a new one; it may be stored
+            if not looked and not any(isinstance(c, Save) for c in commands):
+                looked = True  # nobody has asked the store yet, and no save is going to
                 await self._load(live)
                 continue
             if answer is None:
@@ -287,8 +301,9 @@ class Engine:
                         f"Gid: '{live.gid}' is being processed by another coordinator; "
                         "repeat the request"
                     ) from None
-                if before is not None:
+                if before is not None and looked:
                     await self._clock.sleep(_BUSY_PAUSE_S)
+                looked = True
                 await self._load(live)
             except BaseException:
                 if reply is not None and reply in live.waiting:
@@ -297,6 +312,29 @@ class Engine:
                 raise
             else:
                 return (answer or reply or Reply(Outcome.SUCCESS)), calls
+
+    def _recall(self, live: _Live) -> bool:
+        """Go on from what is remembered, if anything is; a save has to confirm it."""
+        tx, fence, until = self._remembered.pop(live.gid, (None, 0, 0.0))
+        if tx is None or self._clock.monotonic() > until:
+            return False
+        live.tx, live.fence = tx, fence
+        return True
+
+    def _remember(self, live: _Live) -> None:
+        self._remembered.pop(live.gid, None)
+        tx = live.tx
+        # Saves of who holds the lease, and progress of a workflow, are written without a new fence.
+        if tx is None or live.held or tx.trans_type is TransType.WORKFLOW:
+            return
+        if tx.status is not Status.PREPARED:
+            return
+        size = len(tx.custom_data) + sum(len(b.url) + len(b.payload) for b in tx.branches)
+        if size <= REMEMBERED_BYTES:
+            until = self._clock.monotonic() + REMEMBERED_S
+            self._remembered[live.gid] = tx, live.fence, until
+            if len(self._remembered) > MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
 
     async def _load(self, live: _Live) -> None:
         held = await self._store.load(live.gid)
@@ -510,6 +548,7 @@ class Engine:
         idle = live.users == 0 and (live.tx is None or live.tx.round is None)
         if idle and self._live.get(live.gid) is live:
             del self._live[live.gid]
+            self._remember(live)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(self._guarded(work))  # awaited or cancelled in aclose
