@@ -21,8 +21,8 @@ from kit.transport.grpc.engine import (
     Keepalive,
     Limits,
 )
+from kit.transport.grpc.engines import EngineName, client_engine
 from kit.transport.grpc.failure import RpcError
-from kit.transport.grpc.grpcio import GrpcioConnection
 from kit.transport.grpc.legal import checked
 from kit.transport.grpc.pool import Pool
 from kit.transport.grpc.resolver import SUBSET, Resolver
@@ -63,10 +63,11 @@ class GrpcClient:
         subset: how many instances of a service to use at most; 0 for all.
         limits: only ``receive_bytes`` concerns a client.
         keepalive: when silent connections are asked whether they live.
-        engine: what speaks HTTP/2; ``grpc.aio`` by default.
+        engine: what speaks HTTP/2, ``grpcio`` (the default) or ``lean``; see :mod:`.engines`.
 
     Raises:
-        ValueError: ``target`` cannot be understood, or needs a registry and none was given.
+        ValueError: ``target`` or ``engine`` cannot be understood, or the target needs a registry
+            and none was given.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class GrpcClient:
         subset: int = SUBSET,
         limits: Limits | None = None,
         keepalive: Keepalive | None = None,
-        engine: ClientEngine = GrpcioConnection,
+        engine: ClientEngine | EngineName | None = None,
     ) -> None:
         self._target = parse_target(target)
         self.target = target
@@ -93,9 +94,10 @@ class GrpcClient:
         self.middleware = chain(middleware)
         self.stream_middleware = chain(stream_middleware)
         limits, keepalive = limits or Limits(), keepalive or Keepalive()
+        make = client_engine(engine)
 
         def connect(address: str) -> Connection:
-            return engine(
+            return make(
                 address,
                 authority=self._target.service or None,
                 tls=tls,

@@ -25,8 +25,8 @@ from kit.transport.grpc.engine import (
     UnaryHandler,
     UnaryRoute,
 )
+from kit.transport.grpc.engines import EngineName, server_engine
 from kit.transport.grpc.failure import to_failure
-from kit.transport.grpc.grpcio import GrpcioServer
 from kit.transport.grpc.method import MethodHandler
 from kit.transport.grpc.services import Services
 from kit.transport.host import ListenAddress, announced_host, join_host_port
@@ -59,10 +59,10 @@ class GrpcServer:
         descriptor_pools: where reflection looks before the default pool.
         limits: what peers may take.
         keepalive: when silent connections are asked whether they still live.
-        engine: what speaks HTTP/2; ``grpc.aio`` by default.
+        engine: what speaks HTTP/2, ``grpcio`` (the default) or ``lean``; see :mod:`.engines`.
 
     Raises:
-        ValueError: ``network`` or ``address`` cannot be understood.
+        ValueError: ``network``, ``address`` or ``engine`` cannot be understood.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class GrpcServer:
         descriptor_pools: Sequence[DescriptorPool] = (),
         limits: Limits | None = None,
         keepalive: Keepalive | None = None,
-        engine: ServerEngineFactory = GrpcioServer,
+        engine: ServerEngineFactory | EngineName | None = None,
     ) -> None:
         if network != "tcp":
             raise ValueError(f"network {network!r} is not supported; write tcp")
@@ -103,7 +103,7 @@ class GrpcServer:
             self._reflection = reflection.Reflection(self._services.names, descriptor_pools)
             for service in reflection.SERVICES:
                 self._services.add_routes(service, self._reflection.routes())
-        self._engine: ServerEngine = engine(
+        self._engine: ServerEngine = server_engine(engine)(
             self._services.find,
             tls=tls,
             limits=limits or Limits(),

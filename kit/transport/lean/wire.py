@@ -1,0 +1,191 @@
+"""The socket of a connection: writes once per turn of the loop, timers, keepalive.
+
+Deadlines cost nothing per call: one timer is set to the earliest of them, and when it goes off all
+open calls are looked at. A later deadline does not move it, and a call that has ended does not stop
+it.
+"""
+
+import asyncio
+import time
+from math import inf
+from typing import Any
+
+from kit.transport.grpc.engine import Keepalive
+from kit.transport.lean.connection import Http2Connection
+from kit.transport.lean.frames import PING, frame
+from kit.transport.lean.guard import Guard
+
+_PING = b"kit-ping"
+_LINGER = 5.0
+_LATE = 0.0005  # a timer may go off a little early
+
+
+class Wire(Http2Connection, asyncio.Protocol):
+    """An :class:`Http2Connection` on a transport of asyncio or uvloop."""
+
+    def __init__(
+        self, *, client: bool, guard: Guard, keepalive: Keepalive, most_streams: int = 0
+    ) -> None:
+        super().__init__(client=client, guard=guard, most_streams=most_streams)
+        self.keepalive = keepalive
+        self.loop = asyncio.get_running_loop()
+        self.lost = False
+        self.peer = ""
+        self._transport: asyncio.Transport | None = None
+        self._heard = 0.0
+        self._pinged = 0.0
+        self._silence: asyncio.TimerHandle | None = None
+        self._deadline = inf
+        self._deadline_timer: asyncio.TimerHandle | None = None
+
+    # What a subclass writes.
+
+    def on_deadline(self, now: float) -> float:
+        """End the calls whose deadline has passed; give the next one, infinity for none."""
+        raise NotImplementedError
+
+    def on_stall(self, now: float) -> None:
+        """Time to look for calls that make no progress."""
+
+    def on_lost(self, reason: str) -> None:
+        """The connection is gone; every open call ends."""
+        raise NotImplementedError
+
+    # asyncio.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless TLS agreed on another protocol than HTTP/2."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.peer = _address(transport.get_extra_info("peername"))
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            self.abort("TLS did not agree on h2")
+            return
+        self._heard = time.monotonic()
+        self.begin()
+        self._silence = self.loop.call_later(self.guard.handshake, self._check_hello)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._heard = time.monotonic()
+        self.receive(data)
+        if self.closed:
+            self.close("the peer broke a rule of HTTP/2")
+
+    def eof_received(self) -> bool:
+        """The peer has gone: half a connection is of no use."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._gone("Socket closed" if exc is None else str(exc) or type(exc).__name__)
+
+    def pause_writing(self) -> None:
+        """The peer does not read."""
+        self.paused = True
+        if not self.client:
+            # Whoever does not read answers is not read either. A client reads on, or two
+            # of this kind would wait for each other.
+            self._reading(on=False)
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        if not self.client:
+            self._reading(on=True)
+        self.resume()
+
+    def _reading(self, *, on: bool) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            (transport.resume_reading if on else transport.pause_reading)()
+
+    # Out.
+
+    def wake(self) -> None:
+        """Write at the end of this turn."""
+        self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self.out and self._transport is not None and not self.lost:
+            self._transport.write(self.take())
+        else:
+            self._scheduled = False
+            self.out.clear()
+
+    def close(self, reason: str) -> None:
+        """Write what is to be written, then close."""
+        self.closed = True
+        if self._transport is not None and not self.lost:
+            self._flush()
+            self._transport.close()
+            if self._transport.get_write_buffer_size():  # the peer may never take it
+                self.loop.call_later(_LINGER, self._transport.abort)
+        self._gone(reason)
+
+    def abort(self, reason: str) -> None:
+        """Close at once."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        self._gone(reason)
+
+    def _gone(self, reason: str) -> None:
+        if self.lost:
+            return
+        self.lost = self.closed = True
+        for timer in (self._silence, self._deadline_timer):
+            if timer is not None:
+                timer.cancel()
+        self.on_lost(reason)
+
+    # Timers.
+
+    def watch(self, deadline: float) -> None:
+        """Have :meth:`on_deadline` called at ``deadline``, an instant of ``time.monotonic``."""
+        if deadline < self._deadline:
+            self._deadline = deadline
+            if self._deadline_timer is not None:
+                self._deadline_timer.cancel()
+            delay = max(deadline - time.monotonic(), 0.0)
+            self._deadline_timer = self.loop.call_later(delay, self._deadline_passed)
+
+    def _deadline_passed(self) -> None:
+        self._deadline = inf
+        self._deadline_timer = None
+        following = self.on_deadline(time.monotonic() + _LATE)
+        if following < inf and not self.lost:
+            self.watch(following)
+
+    def _check_hello(self) -> None:
+        if self.settled:
+            self._check_silence()
+        else:
+            self.abort(f"no HTTP/2 within {self.guard.handshake} s")
+
+    def _check_silence(self) -> None:
+        """Ping a peer that has said nothing for the interval; give up one that does not answer."""
+        now = time.monotonic()
+        self.on_stall(now)
+        if self.lost:
+            return
+        keepalive = self.keepalive
+        due = self._heard + keepalive.interval - now
+        if self._heard < self._pinged:
+            due = self._pinged + keepalive.timeout - now
+            if due <= 0:
+                self.abort("keepalive watchdog timeout")
+                return
+        elif due <= 0:
+            due = keepalive.interval
+            if not self.client or self.streams:
+                self._pinged, due = now, keepalive.timeout
+                self.send(frame(PING, 0, 0, _PING))
+        self._silence = self.loop.call_later(max(due, 0.001), self._check_silence)
+
+
+def _address(peername: Any) -> str:
+    if isinstance(peername, tuple):
+        host, port = str(peername[0]).removeprefix("::ffff:"), peername[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"unix:{peername or ''}"
