@@ -146,6 +146,23 @@ class Msg(GlobalTransaction):
             raise
         await self.submit()
 
+    async def do_and_submit_db(
+        self, query_url: str, connection: object, business: Callable[[], Awaitable[object]]
+    ) -> None:
+        """As :meth:`do_and_submit`, in one transaction of ``connection`` with the barrier's row.
+
+        Args:
+            query_url: a method that answers by ``barrier.aquery_prepared``.
+            connection: of a driver that is awaited, see :mod:`kit.dtm.barrier`.
+            business: an error rolls back.
+
+        Raises:
+            BarrierError: the connection is of no known driver.
+
+        Source: dtm-labs/dtm client/dtmgrpc/msg.go, DoAndSubmitDB.
+        """
+        await self.do_and_submit(query_url, lambda barrier: barrier.acall(connection, business))
+
     async def _ask_and_settle(self, barrier: BranchBarrier) -> None:
         try:
             headers = self.options.branch_headers

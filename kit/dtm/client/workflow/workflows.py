@@ -17,7 +17,7 @@ from kit.dtm.client.client import DtmClient
 from kit.dtm.client.errors import InvalidCall, UnknownWorkflow
 from kit.dtm.client.exchange import JSON
 from kit.dtm.client.messages import Operation, TransRequest, go_json
-from kit.dtm.client.payloads import Payload, check_text, data_bytes
+from kit.dtm.client.payloads import HTTP_SCHEMES, Payload, check_text, data_bytes
 from kit.dtm.client.tracing import trace_headers
 from kit.dtm.client.workflow.calls import definite
 from kit.dtm.client.workflow.flow import Workflow
@@ -68,9 +68,9 @@ class Workflows:
 
     Args:
         client: over gRPC or HTTP.
-        callback: where the coordinator finds these workflows: over gRPC the target at which
-            :meth:`serve_on`'s server is, over HTTP the URL whose route calls
-            :meth:`execute_by_query`.
+        callback: where the coordinator finds these workflows: the target at which
+            :meth:`serve_on`'s server is, which a ``client`` over gRPC can give, or the URL whose
+            route calls :meth:`execute_by_query`.
         options: what is asked of the coordinator for every workflow. A callback has to answer
             within ``request_timeout``, 3 s by default.
 
@@ -85,7 +85,8 @@ class Workflows:
                 "the gRPC address of the coordinator, or http://…/api/dtmsvr"
             )
         check_url("callback", callback, client.protocol)
-        if client.protocol is Protocol.GRPC and not callback.endswith(WORKFLOW_EXECUTE):
+        over_http = callback.startswith(HTTP_SCHEMES)
+        if not over_http and not callback.endswith(WORKFLOW_EXECUTE):
             callback = f"{callback.rstrip('/')}{WORKFLOW_EXECUTE}"
         self._client = client
         self._callback = callback
@@ -172,12 +173,12 @@ class Workflows:
         """Serve ``workflow.Workflow``, which the coordinator calls back.
 
         Raises:
-            InvalidCall: the client speaks HTTP, so the coordinator calls back over HTTP.
+            InvalidCall: the coordinator was told to call back over HTTP.
         """
-        if self._client.protocol is not Protocol.GRPC:
+        if self._callback.startswith(HTTP_SCHEMES):
             raise InvalidCall(
-                "serve_on: a coordinator that is spoken to over HTTP calls back over HTTP; route "
-                f"{self._callback} to execute_by_query or aiohttp_handler"
+                f"serve_on: the coordinator calls back over HTTP; route {self._callback} to "
+                "execute_by_query or aiohttp_handler"
             )
         server.register_unary(WORKFLOW_EXECUTE, self._serve)
 
