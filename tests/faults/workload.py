@@ -13,10 +13,24 @@ import grpc.aio
 
 from tests.conformance.dtm.business import FAILURE, SUCCESS, Answer, Business, Heard
 from tests.conformance.dtm.clients import ERROR, PAYLOAD, GrpcApi, Reply, Tx, text64
-from tests.faults.histories import FAILED, SUCCEED, Asked, History, Stored, Told
+from tests.faults.histories import ANY, FAILED, SUCCEED, Asked, History, Stored, Told
 
-MODES = ("msg", "saga", "saga-rollback", "tcc", "tcc-cancel", "xa", "xa-rollback", "workflow")
-"""Each with the way it ends."""
+MODES = (
+    "msg",
+    "saga",
+    "saga-rollback",
+    "saga-fickle",
+    "tcc",
+    "tcc-cancel",
+    "xa",
+    "xa-rollback",
+    "workflow",
+)
+"""Each with the way it ends; a fickle saga's last step says FAILURE first and SUCCESS later, so its
+end is open until the FAILURE is stored, and settled from then on.
+"""
+
+_ENDS = {"": SUCCEED, "fickle": ANY}
 
 STEPS = ("01", "02")
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
@@ -26,7 +40,7 @@ _NO_ANSWER = (_UNAVAILABLE, _CANCELLED, _DEADLINE)
 
 
 class Participants(Business):
-    """The business: ``refuse`` says FAILURE, ``Execute`` goes on with a workflow, the rest works.
+    """The business: ``refuse`` says FAILURE, ``fickle`` once, ``Execute`` resumes a workflow.
 
     Attributes:
         history: of the run.
@@ -50,6 +64,8 @@ class Participants(Business):
         scripted = (call.gid, call.name) in self._scripts
         answer = await super().answer(call)
         if call.name == "refuse" and not scripted:
+            answer = FAILURE
+        if call.name == "fickle" and len(self.calls(call.gid, "fickle")) == 1:
             answer = FAILURE
         self.did(call.gid, call.branch_id, call.op, success=answer.status == 200)
         return answer
@@ -81,8 +97,8 @@ class Client:
         Args:
             leave: a workflow, or a msg: its client dies in the middle and never comes back.
         """
-        name, _, undone = mode.partition("-")
-        told = Told(gid, name, FAILED if undone else SUCCEED)
+        name, _, way = mode.partition("-")
+        told = Told(gid, name, _ENDS.get(way, FAILED))
         self.history.told[gid] = told
         return await self._carry(told, leave=leave)
 
@@ -130,7 +146,7 @@ class Client:
         told.rows |= {(step, "action") for step in STEPS}
 
     async def _saga(self, told: Told, *, leave: bool) -> None:
-        url, last = self.business.grpc, "refuse" if told.end == FAILED else "b"
+        url, last = self.business.grpc, {FAILED: "refuse", ANY: "fickle"}.get(told.end, "b")
         steps = [
             {"action": url("a"), "compensate": url("undo")},
             {"action": url(last), "compensate": url("undo")},
