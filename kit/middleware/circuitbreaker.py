@@ -14,7 +14,7 @@ from typing import Any
 from kit import errors
 from kit.compat import Compat
 from kit.resilience import BREAKER_V2, BREAKER_V3, SreBreaker
-from kit.transport import Handler, Middleware, current_call
+from kit.transport import CallInfo, Handler, Middleware, current_call
 
 REASON = "CIRCUITBREAKER"
 MESSAGE = "request failed due to circuit breaker triggered"
@@ -55,8 +55,7 @@ def circuitbreaker(
                 reply = await handler(request)
             except asyncio.CancelledError:
                 # A timeout around us cuts by cancelling: then it was the target that was slow.
-                late = info is not None and info.deadline is not None
-                if late and time.monotonic() >= info.deadline:  # type: ignore[union-attr,operator]
+                if info is not None and _late(info):
                     breaker.failed()
                 else:
                     breaker.succeeded()
@@ -73,3 +72,7 @@ def circuitbreaker(
         return call
 
     return wrap
+
+
+def _late(info: CallInfo) -> bool:
+    return info.deadline is not None and time.monotonic() >= info.deadline

@@ -10,19 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 from kit import log
+from kit.compat import Compat
 from kit.errors import Error, InternalServer
 from kit.transport import Handler, Middleware, current_call
 
 _log = log.get_logger()
 
 
-def recovery(handle: Callable[[Any, Exception], Exception] | None = None) -> Middleware:
+def recovery(
+    handle: Callable[[Any, Exception], Exception] | None = None, *, compat: Compat = Compat.V2
+) -> Middleware:
     """Answers 500 ``UNKNOWN``, "unknown request error", and logs the exception with its stack.
 
     Unlike kratos it does not log the request, which may hold what no log should.
 
     Args:
         handle: takes the request and the exception, gives what to raise in its place.
+        compat: ``v3`` logs ``panic recovered`` with the exception as ``panic``.
     """
 
     def wrap(handler: Handler) -> Handler:
@@ -34,7 +38,11 @@ def recovery(handle: Callable[[Any, Exception], Exception] | None = None) -> Mid
             except Exception as exc:
                 info = current_call()
                 operation = "" if info is None else info.operation
-                _log.error("%s: %s", type(exc).__name__, exc, operation=operation, exc_info=exc)
+                said = f"{type(exc).__name__}: {exc}"
+                if compat is Compat.V3:
+                    _log.error("panic recovered", operation=operation, panic=said, exc_info=exc)
+                else:
+                    _log.error("%s", said, operation=operation, exc_info=exc)
                 if handle is not None:
                     raise handle(request, exc) from exc
                 raise InternalServer("UNKNOWN", "unknown request error") from exc

@@ -2,7 +2,7 @@
 
 ::
 
-    select(jwt.server(key), prefixes=["/api.admin."], match=lambda operation: not is_probe(operation))
+    select(jwt.server(key), prefixes=["/api.admin."], match=lambda operation: "Secret" in operation)
 
 Source: go-kratos/kratos middleware/selector/selector.go.
 """

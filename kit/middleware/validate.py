@@ -19,6 +19,8 @@ from kit.transport import Handler, Middleware
 REASON = "VALIDATOR"
 MOST_DETAILS = 32
 """Violations that an error carries: they travel in headers, which have limits."""
+LONGEST_PATH = 200
+"""Characters of a field's name in an error: keys of maps are the caller's."""
 
 Check = Callable[[Any], object]
 """Raises an exception whose text says what is wrong; what it gives is not looked at."""
@@ -67,4 +69,10 @@ def _text(violation: Violation) -> str:
 
 def _field(violation: Violation) -> str:
     """Where it is, such as ``lines[2].amount``; empty for a rule of the whole message."""
-    return str(violation.proto.field or "")
+    path = ""
+    for element in violation.proto.field.elements if violation.proto.field else ():
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            key = element.subscript.value
+            path += f'["{key}"]' if isinstance(key, str) else f"[{key}]"
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
