@@ -135,7 +135,7 @@ class Http2Connection:
         self._scheduled = False
         self._block: bytearray | None = None
         self._block_of = (0, 0, 0)  # stream, flags, frames so far
-        self._reset: dict[int, None] = {}  # closed by this side, or taken back by the other
+        self._reset: dict[int, None] = {}  # given up by this side
         self._control = Allowance(guard.control_burst, guard.control_rate)
         self._resets = Allowance(guard.resets_burst + most_streams, guard.resets_rate)
         self._data_counted = 0
@@ -546,7 +546,6 @@ class Http2Connection:
         else:
             if not self.client:
                 self._spend_reset()
-            self._remember(stream_id)
             self.on_reset(stream, unpack_u32(payload)[0])
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -65,6 +65,7 @@ _OPEN = ((":status", "200"), CONTENT_TYPE, ACCEPT_ENCODING)
 _OK = (("grpc-status", "0"),)
 _DRAIN_PING = b"kit-away"
 _DRAIN_WAIT = 1.0
+_NO_GRPC = b"This port speaks gRPC: POST, content-type application/grpc.\n"
 _CUT = "Server shutting down"
 
 
@@ -251,9 +252,12 @@ class ServerConnection(Wire):
 
     def _answer_in_http(self, stream: ServerStream) -> None:
         """To something that is no gRPC: a status that anything which speaks HTTP understands."""
-        self._end(stream)
-        self.send_block(stream.id, literal(":status", stream.head.http_status), end=True)
-        self._finished(stream)
+        stream.opened = True
+        fields = ((":status", stream.head.http_status), ("content-type", "text/plain"))
+        self.send_block(stream.id, b"".join(literal(*pair) for pair in fields))
+        if self.send_body(stream, _NO_GRPC, ()):
+            self._end(stream)
+            self._finished(stream)
 
     def _collect_unary(
         self, stream: ServerStream, handler: UnaryHandler, payload: bytes, *, end: bool
@@ -403,11 +407,10 @@ class ServerConnection(Wire):
         stream.body = None
         self.blocked.pop(stream.id, None)
         block = b""
-        if not stream.opened:
+        if failure.headers and not stream.opened:
+            self.open_reply(stream, failure.headers)
+        elif not stream.opened:
             block = self.encoder.kept.get("open") or self.encoder.stable("open", _OPEN)
-            if failure.headers:
-                self.open_reply(stream, failure.headers)
-                block = b""
         block += b"".join(literal(*pair) for pair in status_pairs(failure))
         self._end(stream)
         self.send_block(stream.id, block, end=True)

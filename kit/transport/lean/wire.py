@@ -35,6 +35,7 @@ class Wire(Http2Connection, asyncio.Protocol):
         self._heard = 0.0
         self._pinged = 0.0
         self._silence: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._deadline_timer: asyncio.TimerHandle | None = None
 
@@ -79,6 +80,8 @@ class Wire(Http2Connection, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._gone("Socket closed" if exc is None else str(exc) or type(exc).__name__)
 
     def pause_writing(self) -> None:
@@ -119,8 +122,8 @@ class Wire(Http2Connection, asyncio.Protocol):
         if self._transport is not None and not self.lost:
             self._flush()
             self._transport.close()
-            if self._transport.get_write_buffer_size():  # the peer may never take it
-                self.loop.call_later(_LINGER, self._transport.abort)
+            # The peer may never take what is still to be written.
+            self._lingering = self.loop.call_later(_LINGER, self._transport.abort)
         self._gone(reason)
 
     def abort(self, reason: str) -> None:
