@@ -220,7 +220,8 @@ class Processes:
         folder = self.folder / (host or "trans")
         folder.mkdir(exist_ok=True)
         config = folder / "config.yaml"
-        config.write_text(trans_config(f"127.0.0.1:{port}", etcd))
+        database = folder / "trans.db"
+        config.write_text(trans_config(f"127.0.0.1:{port}", etcd, database))
         command = (sys.executable, "-c", _ELSEWHERE, host) if host else (TRANS,)
         process = await self.start(host or "trans", *command, "-conf", str(config))
         if ready:
@@ -256,9 +257,11 @@ def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
     return text
 
 
-def trans_config(address: str, etcd: str = "") -> str:
-    """YAML for the transfer service."""
+def trans_config(address: str, etcd: str = "", database: Path | None = None) -> str:
+    """YAML for the transfer service; its accounts are in ``database``."""
     text = f"server:\n  grpc:\n    addr: {address}\n    timeout: 1s\n"
+    if database is not None:
+        text += f"data:\n  database:\n    source: {database}\n"
     if etcd:
         text += f"registry:\n  etcd:\n    endpoints: [{etcd}]\n"
     return text

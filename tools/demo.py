@@ -201,6 +201,9 @@ class Demo:
             "registry:\n"
             "  etcd:\n"
             f"    endpoints: [{etcd}]\n"
+            "data:\n"
+            "  database:\n"
+            f"    source: {self._folder / 'trans.db'}\n"
         )
 
         async def ready() -> bool:

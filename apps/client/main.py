@@ -5,20 +5,19 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from api.trans.v1.trans_pb2 import AdjustInfo
+from apps.client.modes import MODES, Transfer
 from kit import __version__, log, run_command
 from kit.app import Flags
-from kit.dtm.client import DtmClient, DtmUnavailable, Msg
-from kit.dtm.core.model import Options
-from kit.dtm.errors import DtmError
+from kit.dtm.client import DtmClient, DtmUnavailable, Refused
+from kit.dtm.errors import DtmError, Failure
 from kit.dtm.wire import TransType
 from kit.duration import format_duration, parse_duration
-from kit.errors.codes import GrpcCode
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import Target, parse_target
 
 NAME = "client"
-SERVICE = "api.trans.v1.Trans"
+NOT_YET = "wait result not return success"
+"""What a coordinator says of a transaction that was accepted and has not ended."""
 MAX_INT64 = 2**63 - 1
 
 
@@ -54,7 +53,13 @@ def _flags() -> Flags:
         type=_checked(_mode),
         default=TransType.MSG,
         metavar="MODE",
-        help="the kind of global transaction: %(default)s",
+        help="the kind of global transaction: msg (default), saga, tcc, xa or workflow",
+    )
+    flags.add(
+        "gid",
+        default="",
+        metavar="TEXT",
+        help="a transaction that was begun before: asks for it again, resumes a workflow",
     )
     flags.add(
         "timeout",
@@ -70,27 +75,37 @@ async def _transfer(given: argparse.Namespace) -> int:
     deadline = asyncio.get_running_loop().time() + given.timeout
     async with AsyncExitStack() as stack:
         target = parse_target(given.dtm)
-        registry = None
-        if target.service:
-            registry = await stack.enter_async_context(EtcdRegistry(target.registry))
-        client = DtmClient(given.dtm, discovery=registry, timeout=given.timeout)
+        registries: dict[tuple[str, ...], EtcdRegistry] = {}
+        for named in (target, parse_target(given.busi)):
+            if named.service and named.registry and named.registry not in registries:
+                registry = EtcdRegistry(named.registry)
+                registries[named.registry] = await stack.enter_async_context(registry)
+        only = next(iter(registries.values())) if len(registries) == 1 else None
+        client = DtmClient(
+            given.dtm,
+            discovery=only,
+            discovery_factory=lambda hosts: registries[tuple(hosts)],
+            timeout=given.timeout,
+        )
         await stack.enter_async_context(client)
         try:
-            gid = await client.new_gid()
+            gid = given.gid or await client.new_gid()
         except DtmUnavailable as exc:
             raise DtmUnavailable(f"{exc.message}; {_way_out(target)}") from exc
         _tell(f"gid: {gid}")
-        msg = Msg(client, gid, Options(wait_result=True))
-        msg.add(_url(given.busi, "TransOut"), _adjust(given.amount, getattr(given, "from")))
-        msg.add(_url(given.busi, "TransIn"), _adjust(given.amount, given.to))
+        transfer = Transfer(gid, given.busi, given.amount, getattr(given, "from"), given.to)
         try:
             async with asyncio.timeout_at(deadline):
-                await msg.submit()
+                await MODES[given.mode](client, transfer)
         except TimeoutError:
             why = f"no answer from {given.dtm} in {format_duration(given.timeout)}"
-        except DtmUnavailable as exc:
-            if exc.status is GrpcCode.INVALID_ARGUMENT:
-                _tell(f"result: refused: {exc.message}")
+        except Refused as exc:
+            _tell(f"result: refused: {exc.message}")
+            return 1
+        except Failure as exc:
+            # A message is never rolled back, and a saga that has to wait says no more than that.
+            if given.mode is not TransType.MSG and NOT_YET not in exc.message:
+                _tell(f"result: failed: {exc.message}")
                 return 1
             why = exc.message
         except DtmError as exc:
@@ -98,7 +113,6 @@ async def _transfer(given: argparse.Namespace) -> int:
         else:
             _tell("result: succeed")
             return 0
-    # A message is never rolled back, whatever its branches answer.
     _tell(f"result: not finished: {why}")
     _tell(f"the coordinator keeps trying what it accepted, gid {gid}")
     return 1
@@ -111,14 +125,6 @@ def _way_out(target: Target) -> str:
             "-dtm localhost:36790 needs no etcd"
         )
     return "is the coordinator running?"
-
-
-def _url(busi: str, method: str) -> str:
-    return f"{busi.rstrip('/')}/{SERVICE}/{method}"
-
-
-def _adjust(amount: int, user_id: int) -> AdjustInfo:
-    return AdjustInfo(Amount=amount, UserID=user_id)
 
 
 def _tell(line: str) -> None:
@@ -159,9 +165,10 @@ def _coordinator(text: str) -> str:
 
 
 def _mode(text: str) -> TransType:
-    if text != TransType.MSG:
-        raise ValueError(f"{text!r} is not there yet; use msg")
-    return TransType.MSG
+    try:
+        return TransType(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no mode; use one of {', '.join(MODES)}") from None
 
 
 def _timeout(text: str) -> float:

@@ -1,6 +1,6 @@
 """The keys of ``configs/config.yaml``; their form is that of kratos' service template."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
@@ -88,10 +88,36 @@ class Log(BaseModel):
         return level
 
 
+class Database(BaseModel):
+    """Where the accounts are."""
+
+    driver: Literal["sqlite", "postgres", "mysql"] = "sqlite"
+    source: SecretStr = SecretStr("./trans.db")
+
+    @model_validator(mode="after")
+    def _is_a_source(self) -> "Database":
+        schemes = {"postgres": ("postgres://", "postgresql://"), "mysql": ("mysql://",)}
+        wanted = schemes.get(self.driver, ())
+        if wanted and not self.source.get_secret_value().startswith(wanted):
+            raise ValueError(
+                f"source does not start with {wanted[0]}; write "
+                f"{wanted[0]}user:password@host:port/database"
+            )
+        return self
+
+
+class Data(BaseModel):
+    """What is stored; ``redis`` is of the template and not used."""
+
+    database: Database = Field(default_factory=Database)
+    opening_balance: Annotated[int, Field(ge=0)] = 10_000
+    redis: dict[str, object] = Field(default_factory=dict)
+
+
 class Settings(BaseModel):
-    """The whole file; ``data`` is of the template, and nothing is stored yet."""
+    """The whole file."""
 
     server: Servers = Field(default_factory=Servers)
     registry: Registry = Field(default_factory=Registry)
     log: Log = Field(default_factory=Log)
-    data: dict[str, object] = Field(default_factory=dict)
+    data: Data = Field(default_factory=Data)

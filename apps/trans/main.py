@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from api.trans.v1.trans_pb2_grpc import add_TransServicer_to_server
 from apps.trans.biz import Accounts
 from apps.trans.config import Settings
+from apps.trans.data import DatabaseLedger, open_database
 from apps.trans.service import TransService
 from kit import App, __version__, log, run_command
 from kit.app import Flags
@@ -45,8 +46,13 @@ async def _serve(conf: str) -> None:
         timeout=listener.timeout,
         middleware=[recovery()],
     )
-    add_TransServicer_to_server(TransService(Accounts()), server.services)
     async with AsyncExitStack() as stack:
+        source = settings.data.database
+        database = open_database(source.driver, source.source.get_secret_value())
+        await stack.enter_async_context(database)
+        ledger = DatabaseLedger(database, settings.data.opening_balance)
+        await ledger.create_tables()
+        add_TransServicer_to_server(TransService(Accounts(ledger)), server.services)
         registrar: Registrar | None = None
         if settings.registry.etcd is None:
             _log.info("[app] no registry.etcd configured; reachable by address only")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61pi/trans/v1/trans.proto\x12\x0c\x61pi.trans.v1\",\n\nAdjustInfo\x12\x0e\n\x06\x41mount\x18\x01 \x01(\x03\x12\x0e\n\x06UserID\x18\x02 \x01(\x03\"\n\n\x08Response2\x82\x01\n\x05Trans\x12<\n\x08TransOut\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12;\n\x07TransIn\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Responseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61pi/trans/v1/trans.proto\x12\x0c\x61pi.trans.v1\",\n\nAdjustInfo\x12\x0e\n\x06\x41mount\x18\x01 \x01(\x03\x12\x0e\n\x06UserID\x18\x02 \x01(\x03\"\n\n\x08Response2\x99\x06\n\x05Trans\x12<\n\x08TransOut\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12;\n\x07TransIn\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12\x42\n\x0eTransOutRevert\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12\x41\n\rTransInRevert\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12?\n\x0bTransOutTry\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12\x43\n\x0fTransOutConfirm\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12\x42\n\x0eTransOutCancel\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12>\n\nTransInTry\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12\x42\n\x0eTransInConfirm\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12\x41\n\rTransInCancel\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12>\n\nTransOutXa\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Response\x12=\n\tTransInXa\x12\x18.api.trans.v1.AdjustInfo\x1a\x16.api.trans.v1.Responseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESPONSE']._serialized_start=88
   _globals['_RESPONSE']._serialized_end=98
   _globals['_TRANS']._serialized_start=101
-  _globals['_TRANS']._serialized_end=231
+  _globals['_TRANS']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,56 @@ class TransStub(object):
                 request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
                 response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
                 _registered_method=True)
+        self.TransOutRevert = channel.unary_unary(
+                '/api.trans.v1.Trans/TransOutRevert',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransInRevert = channel.unary_unary(
+                '/api.trans.v1.Trans/TransInRevert',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransOutTry = channel.unary_unary(
+                '/api.trans.v1.Trans/TransOutTry',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransOutConfirm = channel.unary_unary(
+                '/api.trans.v1.Trans/TransOutConfirm',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransOutCancel = channel.unary_unary(
+                '/api.trans.v1.Trans/TransOutCancel',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransInTry = channel.unary_unary(
+                '/api.trans.v1.Trans/TransInTry',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransInConfirm = channel.unary_unary(
+                '/api.trans.v1.Trans/TransInConfirm',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransInCancel = channel.unary_unary(
+                '/api.trans.v1.Trans/TransInCancel',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransOutXa = channel.unary_unary(
+                '/api.trans.v1.Trans/TransOutXa',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
+        self.TransInXa = channel.unary_unary(
+                '/api.trans.v1.Trans/TransInXa',
+                request_serializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+                response_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+                _registered_method=True)
 
 
 class TransServicer(object):
@@ -65,6 +115,76 @@ class TransServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransOutRevert(self, request, context):
+        """TransOutRevert undoes TransOut: the compensation of a saga.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransInRevert(self, request, context):
+        """TransInRevert undoes TransIn.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransOutTry(self, request, context):
+        """TransOutTry promises the amount of the account: the try of a tcc.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransOutConfirm(self, request, context):
+        """TransOutConfirm takes what was promised.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransOutCancel(self, request, context):
+        """TransOutCancel takes the promise back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransInTry(self, request, context):
+        """TransInTry looks whether the amount can be put into the account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransInConfirm(self, request, context):
+        """TransInConfirm puts it into the account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransInCancel(self, request, context):
+        """TransInCancel gives it up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransOutXa(self, request, context):
+        """TransOutXa is TransOut in a transaction of the database that the coordinator ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransInXa(self, request, context):
+        """TransInXa is TransIn in a transaction of the database that the coordinator ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +195,56 @@ def add_TransServicer_to_server(servicer, server):
             ),
             'TransIn': grpc.unary_unary_rpc_method_handler(
                     servicer.TransIn,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransOutRevert': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransOutRevert,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransInRevert': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransInRevert,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransOutTry': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransOutTry,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransOutConfirm': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransOutConfirm,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransOutCancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransOutCancel,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransInTry': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransInTry,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransInConfirm': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransInConfirm,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransInCancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransInCancel,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransOutXa': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransOutXa,
+                    request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
+                    response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
+            ),
+            'TransInXa': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransInXa,
                     request_deserializer=api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.FromString,
                     response_serializer=api_dot_trans_dot_v1_dot_trans__pb2.Response.SerializeToString,
             ),
@@ -132,6 +302,276 @@ class Trans(object):
             request,
             target,
             '/api.trans.v1.Trans/TransIn',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransOutRevert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransOutRevert',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransInRevert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransInRevert',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransOutTry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransOutTry',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransOutConfirm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransOutConfirm',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransOutCancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransOutCancel',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransInTry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransInTry',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransInConfirm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransInConfirm',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransInCancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransInCancel',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransOutXa(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransOutXa',
+            api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
+            api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransInXa(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/api.trans.v1.Trans/TransInXa',
             api_dot_trans_dot_v1_dot_trans__pb2.AdjustInfo.SerializeToString,
             api_dot_trans_dot_v1_dot_trans__pb2.Response.FromString,
             options,

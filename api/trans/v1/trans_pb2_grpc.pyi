@@ -57,11 +57,211 @@ _TransTransInType = typing_extensions.TypeVar(
     ],
 )
 
-class TransStub(typing.Generic[_TransTransOutType, _TransTransInType]):
+_TransTransOutRevertType = typing_extensions.TypeVar(
+    '_TransTransOutRevertType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransInRevertType = typing_extensions.TypeVar(
+    '_TransTransInRevertType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransOutTryType = typing_extensions.TypeVar(
+    '_TransTransOutTryType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransOutConfirmType = typing_extensions.TypeVar(
+    '_TransTransOutConfirmType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransOutCancelType = typing_extensions.TypeVar(
+    '_TransTransOutCancelType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransInTryType = typing_extensions.TypeVar(
+    '_TransTransInTryType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransInConfirmType = typing_extensions.TypeVar(
+    '_TransTransInConfirmType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransInCancelType = typing_extensions.TypeVar(
+    '_TransTransInCancelType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransOutXaType = typing_extensions.TypeVar(
+    '_TransTransOutXaType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+_TransTransInXaType = typing_extensions.TypeVar(
+    '_TransTransInXaType',
+    grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+)
+
+class TransStub(typing.Generic[_TransTransOutType, _TransTransInType, _TransTransOutRevertType, _TransTransInRevertType, _TransTransOutTryType, _TransTransOutConfirmType, _TransTransOutCancelType, _TransTransInTryType, _TransTransInConfirmType, _TransTransInCancelType, _TransTransOutXaType, _TransTransInXaType]):
     """Trans moves money between accounts, one side at a time: each method is a branch of a global transaction."""
 
     @typing.overload
     def __init__(self: TransStub[
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
         grpc.UnaryUnaryMultiCallable[
             api.trans.v1.trans_pb2.AdjustInfo,
             api.trans.v1.trans_pb2.Response,
@@ -82,6 +282,46 @@ class TransStub(typing.Generic[_TransTransOutType, _TransTransInType]):
             api.trans.v1.trans_pb2.AdjustInfo,
             api.trans.v1.trans_pb2.Response,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            api.trans.v1.trans_pb2.AdjustInfo,
+            api.trans.v1.trans_pb2.Response,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     TransOut: _TransTransOutType
@@ -90,7 +330,77 @@ class TransStub(typing.Generic[_TransTransOutType, _TransTransInType]):
     TransIn: _TransTransInType
     """TransIn puts the amount into the account."""
 
+    TransOutRevert: _TransTransOutRevertType
+    """TransOutRevert undoes TransOut: the compensation of a saga."""
+
+    TransInRevert: _TransTransInRevertType
+    """TransInRevert undoes TransIn."""
+
+    TransOutTry: _TransTransOutTryType
+    """TransOutTry promises the amount of the account: the try of a tcc."""
+
+    TransOutConfirm: _TransTransOutConfirmType
+    """TransOutConfirm takes what was promised."""
+
+    TransOutCancel: _TransTransOutCancelType
+    """TransOutCancel takes the promise back."""
+
+    TransInTry: _TransTransInTryType
+    """TransInTry looks whether the amount can be put into the account."""
+
+    TransInConfirm: _TransTransInConfirmType
+    """TransInConfirm puts it into the account."""
+
+    TransInCancel: _TransTransInCancelType
+    """TransInCancel gives it up."""
+
+    TransOutXa: _TransTransOutXaType
+    """TransOutXa is TransOut in a transaction of the database that the coordinator ends."""
+
+    TransInXa: _TransTransInXaType
+    """TransInXa is TransIn in a transaction of the database that the coordinator ends."""
+
 TransAsyncStub: typing_extensions.TypeAlias = TransStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        api.trans.v1.trans_pb2.AdjustInfo,
+        api.trans.v1.trans_pb2.Response,
+    ],
     grpc.aio.UnaryUnaryMultiCallable[
         api.trans.v1.trans_pb2.AdjustInfo,
         api.trans.v1.trans_pb2.Response,
@@ -119,5 +429,85 @@ class TransServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
         """TransIn puts the amount into the account."""
+
+    @abc.abstractmethod
+    def TransOutRevert(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransOutRevert undoes TransOut: the compensation of a saga."""
+
+    @abc.abstractmethod
+    def TransInRevert(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransInRevert undoes TransIn."""
+
+    @abc.abstractmethod
+    def TransOutTry(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransOutTry promises the amount of the account: the try of a tcc."""
+
+    @abc.abstractmethod
+    def TransOutConfirm(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransOutConfirm takes what was promised."""
+
+    @abc.abstractmethod
+    def TransOutCancel(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransOutCancel takes the promise back."""
+
+    @abc.abstractmethod
+    def TransInTry(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransInTry looks whether the amount can be put into the account."""
+
+    @abc.abstractmethod
+    def TransInConfirm(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransInConfirm puts it into the account."""
+
+    @abc.abstractmethod
+    def TransInCancel(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransInCancel gives it up."""
+
+    @abc.abstractmethod
+    def TransOutXa(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransOutXa is TransOut in a transaction of the database that the coordinator ends."""
+
+    @abc.abstractmethod
+    def TransInXa(
+        self,
+        request: api.trans.v1.trans_pb2.AdjustInfo,
+        context: _ServicerContext,
+    ) -> typing.Union[api.trans.v1.trans_pb2.Response, collections.abc.Awaitable[api.trans.v1.trans_pb2.Response]]:
+        """TransInXa is TransIn in a transaction of the database that the coordinator ends."""
 
 def add_TransServicer_to_server(servicer: TransServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -70,7 +70,7 @@ async def test_a_configuration_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("program", "config"),
     [
-        ("trans", lambda port, _: trans_config(f"127.0.0.1:{port}")),
+        ("trans", lambda port, folder: trans_config(f"127.0.0.1:{port}", "", folder / "trans.db")),
         ("coordinator", lambda port, folder: coordinator_config(port, folder / "c.db")),
     ],
     ids=PROGRAMS,

@@ -73,7 +73,8 @@ async def coordinator() -> AsyncIterator[Coordinator]:
 
 async def test_trans_moves_money_refuses_nonsense_and_stops_on_sigterm(tmp_path: Path) -> None:
     """kratos-wire.md §23, byte for byte; without a registry it serves all the same."""
-    (tmp_path / "config.yaml").write_text(CONFIG)
+    database = f"data: {{database: {{source: '{tmp_path / 'trans.db'}'}}}}\n"
+    (tmp_path / "config.yaml").write_text(CONFIG + database)
     process = await start("trans", f"-conf={tmp_path / 'config.yaml'}")
     try:
         loaded = await line_with(process, "config loaded")
@@ -119,7 +120,10 @@ async def test_trans_names_all_that_is_wrong_with_its_configuration(tmp_path: Pa
 
 async def test_trans_says_which_port_is_taken(coordinator: Coordinator, tmp_path: Path) -> None:
     """Exit status 1 and one line."""
-    (tmp_path / "c.yaml").write_text(f'server: {{grpc: {{addr: "{coordinator.address}"}}}}\n')
+    (tmp_path / "c.yaml").write_text(
+        f'server: {{grpc: {{addr: "{coordinator.address}"}}}}\n'
+        f"data: {{database: {{source: '{tmp_path / 'trans.db'}'}}}}\n"
+    )
     status, _, err = await run("trans", "-conf", str(tmp_path / "c.yaml"))
     assert status == 1
     last = err.splitlines()[-1]
@@ -183,7 +187,7 @@ async def test_client_says_that_no_coordinator_is_there() -> None:
         (("-amount", "-5"), "'-5'"),
         (("-amount=0",), "'0'"),
         (("--to", "1.5"), "'1.5'"),
-        (("-mode", "saga"), "'saga'"),
+        (("-mode", "floppy"), "'floppy'"),
         (("-timeout", "5"), "'5'"),
         (("-busi", "http://h:1/x"), "'http'"),
         (("-dtm", "discovery:///dtmservice"), "does not say where etcd is"),
