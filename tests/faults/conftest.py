@@ -1,6 +1,5 @@
 """One place for coordinators and the servers of their stores, and one event loop, for all tests."""
 
-import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,10 +8,6 @@ import pytest_asyncio
 from tests.conformance.dtm.business import open_business
 from tests.conformance.dtm.coordinators import Coordinators, coordinators
 from tests.processes import processes
-
-# PostgreSQL's programs run as another user, for which Python forks; grpc's own handling of forks
-# makes such a child crash before it becomes the program. Read when the first channel is made.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

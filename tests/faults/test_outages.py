@@ -16,7 +16,7 @@ import pytest
 from kit.testing.mariadb import MariadbServer, mariadb_server
 from kit.testing.postgres import PostgresServer, postgres_server
 from kit.testing.redis import RedisServer, redis_server
-from tests.conformance.dtm.clients import GrpcApi, Reply
+from tests.conformance.dtm.clients import GrpcApi, Reply, Tx, unique
 from tests.conformance.dtm.coordinators import Coordinators, Settings
 from tests.faults.stand import Life, Stand, stand, until_over
 from tests.faults.workload import MODES, Client
@@ -135,9 +135,14 @@ async def outage(life: Life, log: Log, take: Callable[[], None], bring: Callable
     take()
     began = time.monotonic()
     replies: list[tuple[float, Reply]] = []
+    step = {"action": life.client.business.grpc("a")}
+    over_http = Tx(unique("http"), "msg", [step], options={"protocol": "grpc"})
     while time.monotonic() < began + AWAY_S:
         asked = time.monotonic()
-        reply = await life.tm.http.get("query", gid="nobody")
+        if len(replies) % 2:
+            reply = await life.tm.http.get("query", gid="nobody")
+        else:
+            reply = await life.tm.http.submit(over_http)
         replies.append((time.monotonic() - asked, reply))
         await asyncio.sleep(0.05)
     ended = time.monotonic()
