@@ -66,13 +66,19 @@ class SqlLink(Link):
 
     Attributes:
         sql: statements in the dialect of its database; complete after ``begin``.
+        speaks_xa: whether it leaves transactions to the server enough to prepare one.
     """
 
     sql: Sql
+    speaks_xa: bool = False
 
     @abstractmethod
     def execute(self, statement: Statement) -> Flow[Answer]:
         """Run a statement in the transaction."""
+
+    def alone(self, statement: Statement) -> Flow[Answer]:
+        """Run a statement outside of any transaction."""
+        return (yield from self.execute(statement))
 
     def answer(self, primitive: Primitive) -> Flow[frozenset[str] | str | None]:
         """As the rule's primitives are in SQL."""

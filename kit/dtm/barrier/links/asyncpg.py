@@ -21,6 +21,7 @@ class AsyncpgLink(SqlLink):
     """
 
     awaited = True
+    speaks_xa = True
 
     def __init__(self, connection: Any, table: str) -> None:
         self.sql = Sql(Family.POSTGRES, dollar, table)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kit.dtm.barrier.flow import Flow
 from kit.dtm.barrier.links import Answer, Link, SqlLink, commit_refused, not_a_connection
+from kit.dtm.barrier.rule import Primitive
 from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 
 _IN_TRANSACTION = 0x0001
@@ -21,6 +22,8 @@ _CURSORS = {"pymysql": "pymysql.cursors", "aiomysql": "aiomysql", "asyncmy": "as
 
 class MysqlLink(SqlLink):
     """One call over a connection of PyMySQL, aiomysql or asyncmy."""
+
+    speaks_xa = True
 
     def __init__(self, connection: Any, table: str, *, driver: str) -> None:
         self.awaited = driver != "pymysql"
@@ -48,6 +51,13 @@ class MysqlLink(SqlLink):
         if cursor.description is not None:
             rows = yield cursor.fetchall
         return Answer(list(rows), cursor.rowcount)
+
+    def answer(self, primitive: Primitive) -> Flow[frozenset[str] | str | None]:
+        answer = yield from super().answer(primitive)
+        # The drivers pass over the state that comes behind rows. Whoever ends the transaction from
+        # here on hears of it in an answer without rows.
+        self._connection.server_status |= _IN_TRANSACTION
+        return answer
 
     def still_open(self) -> Flow[bool]:
         yield from ()

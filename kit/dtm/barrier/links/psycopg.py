@@ -19,6 +19,8 @@ from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 class PsycopgLink(SqlLink):
     """One call over a psycopg connection."""
 
+    speaks_xa = True
+
     def __init__(self, connection: Any, table: str, *, awaited: bool) -> None:
         self.awaited = awaited
         self.sql = Sql(Family.POSTGRES, percent_s, table)
@@ -45,6 +47,15 @@ class PsycopgLink(SqlLink):
         if cursor.description is not None:
             rows = yield cursor.fetchall
         return Answer(rows, cursor.rowcount)
+
+    def alone(self, statement: Statement) -> Flow[Answer]:
+        autocommit = self._connection.autocommit
+        yield partial(self._connection.set_autocommit, True)
+        try:
+            answer = yield from self.execute(statement)
+        finally:
+            yield partial(self._connection.set_autocommit, autocommit)
+        return answer
 
     def still_open(self) -> Flow[bool]:
         # A statement that failed, its error swallowed: COMMIT would then roll back in silence.
