@@ -8,11 +8,12 @@ from google.protobuf.empty_pb2 import Empty
 
 from api.trans.v1.trans_pb2 import AdjustInfo
 from kit.dtm.barrier import BarrierError, BranchBarrier, barrier_from_grpc
-from kit.dtm.client import DtmClient, DtmUnavailable, Msg
+from kit.dtm.client import DtmClient, DtmUnavailable, InvalidCall, Msg, Saga, tcc
+from kit.dtm.client.base import BranchIds
 from kit.dtm.client.messages import grpc_request
 from kit.dtm.core.model import Options
 from kit.dtm.errors import Failure, Ongoing
-from kit.dtm.pb.dtm_pb2 import DtmGidReply, DtmRequest, DtmTransOptions
+from kit.dtm.pb.dtm_pb2 import DtmBranchRequest, DtmGidReply, DtmRequest, DtmTransOptions
 from kit.errors.codes import GrpcCode
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcServer, RawMetadata, RpcFailed, ServerCall
@@ -26,6 +27,7 @@ class Coordinator:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.requests: list[DtmRequest] = []
+        self.registrations: list[DtmBranchRequest] = []
         self.refusals: dict[str, RpcFailed] = {}
         self.query_metadata: RawMetadata = ()
         self.address = ""
@@ -53,7 +55,12 @@ class Coordinator:
 
             server.register_unary(f"/dtmgimp.Dtm/{name}", handle)
 
+        async def register(request: bytes, _: ServerCall) -> bytes:
+            self.registrations.append(DtmBranchRequest.FromString(request))
+            return self._answer("RegisterBranch")
+
         server.register_unary("/dtmgimp.Dtm/NewGid", new_gid)
+        server.register_unary("/dtmgimp.Dtm/RegisterBranch", register)
         server.register_unary("/busi.Busi/QueryPrepared", query)
         for name in ("Prepare", "Submit", "Abort"):
             method(name)
@@ -286,3 +293,113 @@ def test_a_barrier_names_the_ids_that_are_missing() -> None:
     with pytest.raises(BarrierError, match="dtm-branch_id, dtm-op missing") as raised:
         barrier_from_grpc([("dtm-gid", "g"), ("dtm-trans_type", "msg"), ("dtm-op", "")])
     assert raised.value.code == 400
+
+
+async def test_a_concurrent_saga_has_go_s_bytes(
+    client: DtmClient, coordinator: Coordinator
+) -> None:
+    """§2.2 and §13.2: concurrency travels in the custom data, there is no option for it."""
+    saga = Saga(client, "g").concurrent().add_branch_order(1, [0])
+    saga.add("a:1/busi.Busi/Out", "a:1/busi.Busi/OutBack", b"\x08\x1e")
+    saga.add("a:1/busi.Busi/In")
+    await saga.submit()
+    (request,) = coordinator.requests
+    assert request == DtmRequest(
+        Gid="g",
+        TransType="saga",
+        TransOptions=DtmTransOptions(),
+        CustomedData='{"concurrent":true,"orders":{"1":[0]}}',
+        BinPayloads=[b"\x08\x1e", b""],
+        Steps=(
+            '[{"action":"a:1/busi.Busi/Out","compensate":"a:1/busi.Busi/OutBack"},'
+            '{"action":"a:1/busi.Busi/In","compensate":""}]'
+        ),
+    )
+
+
+def test_orders_are_those_of_earlier_steps_that_are_there() -> None:
+    """The message names step and range."""
+    client = DtmClient("localhost:36790")
+    with pytest.raises(InvalidCall, match=r"predecessors of step 1: \[1\] are not all from 0 to 0"):
+        Saga(client, "g").add_branch_order(1, [1])
+    with pytest.raises(InvalidCall, match="order of step 3: there are 1 steps"):
+        Saga(client, "g").add("a:1/S/M").concurrent().add_branch_order(3, [0]).request()
+
+
+async def test_a_tcc_registers_and_ends_in_go_s_bytes(
+    client: DtmClient, coordinator: Coordinator
+) -> None:
+    """§13.4: URLs in ``Data``, the payload beside them; the abort says why."""
+    url = f"{coordinator.address}/busi.Busi/"
+    coordinator.refusals["query"] = RpcFailed(GrpcCode.ABORTED, "no money")
+    with pytest.raises(Failure):
+        async with tcc(client, "g") as t:
+            await t.call_branch(b"", f"{url}QueryPrepared", f"{url}Ok", f"{url}Undo")
+    assert coordinator.asked == ["prepare", "registerbranch", "query", "abort"]
+    assert coordinator.registrations == [
+        DtmBranchRequest(
+            Gid="g",
+            TransType="tcc",
+            BranchID="01",
+            Data={"confirm": f"{url}Ok", "cancel": f"{url}Undo"},
+        )
+    ]
+    prepare, abort = coordinator.requests
+    empty = DtmRequest(Gid="g", TransType="tcc", TransOptions=DtmTransOptions(), Steps="null")
+    assert prepare == empty
+    empty.RollbackReason = "no money"
+    assert abort == empty
+
+
+@pytest.mark.parametrize(
+    ("gid", "words"),
+    [("x" * 129, "129 characters"), ("a\nb", "not printable"), (7, "is int")],
+)
+def test_a_gid_that_cannot_be_kept_is_refused(gid: str, words: str) -> None:
+    """Before anything is sent."""
+    with pytest.raises(InvalidCall, match=f"gid: .*{words}"):
+        Msg(DtmClient("localhost:36790"), gid)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Options(timeout_to_fail=-1), "timeout_to_fail: -1 is negative"),
+        (Options(retry_interval=1.5), "retry_interval: 1.5 is not a whole number"),  # type: ignore[arg-type]
+        (Options(branch_headers={"a": 1}), "'a'.*: 1 is not text"),  # type: ignore[dict-item]
+    ],
+)
+def test_options_that_cannot_travel_are_refused(options: Options, words: str) -> None:
+    """The message names the option."""
+    with pytest.raises(InvalidCall, match=words):
+        Msg(DtmClient("localhost:36790"), "g", options)
+
+
+async def test_grpc_alone_cannot_be_queried(client: DtmClient) -> None:
+    """The message says which address is missing."""
+    with pytest.raises(InvalidCall, match=r"DtmClient.*http="):
+        await client.query("g")
+
+
+@pytest.mark.parametrize("server", ["http://", "http://h:x/api", "nowhere:"])
+def test_an_address_that_cannot_be_understood_is_refused(server: str) -> None:
+    """When the client is made, not when it is used."""
+    with pytest.raises(ValueError, match=r"http://host:port|nowhere"):
+        DtmClient(server)
+
+
+def test_a_branch_that_http_cannot_call_is_refused() -> None:
+    """§7.1: a transaction of protocol http has HTTP branches only."""
+    client = DtmClient("http://localhost:36789/api/dtmsvr")
+    with pytest.raises(InvalidCall, match="action of step 1: 'a:1/S/M' does not start with http"):
+        Saga(client, "g").add("a:1/S/M")
+
+
+def test_a_branch_has_99_children_and_ids_of_20_characters() -> None:
+    """dtm-protocol.md §6.2."""
+    ids = BranchIds("01" * 9)
+    assert [ids.next() for _ in range(99)][-1] == "01" * 9 + "99"
+    with pytest.raises(InvalidCall, match="branch id is larger than 99"):
+        ids.next()
+    with pytest.raises(InvalidCall, match="total branch id is longer than 20"):
+        BranchIds("01" * 10).next()
