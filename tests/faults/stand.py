@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import grpc.aio
 import pytest
 
@@ -116,7 +117,7 @@ class Stand:
         """Move a life's clock; nothing when it has ended."""
         try:
             await life.tm.http.post("/api/dev/clock", {"advance_s": seconds})
-        except OSError:
+        except (OSError, aiohttp.ClientError):
             return
 
     async def judge(self, life: Life) -> None:
