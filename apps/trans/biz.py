@@ -1,11 +1,13 @@
 """What the transfer service does, what it refuses, and the ledger that it needs for that."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from kit import log
 from kit.dtm.barrier import BranchBarrier
 from kit.dtm.errors import Failure
+from kit.dtm.wire import Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,10 @@ class Change:
     balance: int = 0
     frozen: int = 0
     need: int = 0
+
+
+Register: TypeAlias = Callable[[], Awaitable[None]]
+"""Tells the coordinator of a branch of xa."""
 
 
 class Ledger(Protocol):
@@ -43,22 +49,19 @@ class Ledger(Protocol):
         """
         ...
 
-    async def apply_xa(
-        self, change: Change, branch: BranchBarrier, phase2_url: str, dtm: str
-    ) -> bool:
-        """Make a change in a transaction of the database that the coordinator commits later.
+    async def apply_xa(self, change: Change, branch: BranchBarrier, register: Register) -> bool:
+        """Make a change in a transaction of the database that the coordinator ends later.
 
-        Called for the second phase as well, which ``branch.op`` tells; nothing is changed then but
-        that it holds, or is gone.
+        Called for the second phase as well, which ``branch.op`` tells: then what was prepared is
+        committed or rolled back.
 
         Args:
             change: what happens.
             branch: the branch of a global transaction that it belongs to.
-            phase2_url: what the coordinator shall call to commit or roll back.
-            dtm: the coordinator's address.
+            register: tells the coordinator of the branch.
 
         Returns:
-            Whether this was the first phase.
+            Whether the change was made.
 
         Raises:
             Failure: there is less than what is needed, or this database has no XA.
@@ -125,21 +128,26 @@ class Accounts:
         await self._apply(Change(user_id), amount, branch, "%d cents do not go to %d")
 
     async def xa_out(
-        self, amount: int, user_id: int, branch: BranchBarrier, phase2_url: str, dtm: str
+        self, amount: int, user_id: int, branch: BranchBarrier, register: Register
     ) -> None:
         """Take ``amount`` cents, for good once the coordinator says so."""
-        _check(amount, user_id)
         change = Change(user_id, balance=-amount, need=amount)
-        if await self._ledger.apply_xa(change, branch, phase2_url, dtm):
-            log.plain("transfer out %d cents from %d", amount, user_id)
+        await self._apply_xa(change, amount, branch, register, "transfer out %d cents from %d")
 
     async def xa_in(
-        self, amount: int, user_id: int, branch: BranchBarrier, phase2_url: str, dtm: str
+        self, amount: int, user_id: int, branch: BranchBarrier, register: Register
     ) -> None:
         """Put ``amount`` cents into an account, for good once the coordinator says so."""
-        _check(amount, user_id)
-        if await self._ledger.apply_xa(Change(user_id, balance=amount), branch, phase2_url, dtm):
-            log.plain("transfer in %d cents to %d", amount, user_id)
+        change = Change(user_id, balance=amount)
+        await self._apply_xa(change, amount, branch, register, "transfer in %d cents to %d")
+
+    async def _apply_xa(
+        self, change: Change, amount: int, branch: BranchBarrier, register: Register, line: str
+    ) -> None:
+        if branch.op == Op.ACTION:  # the second phase is sent without the payload
+            _check(amount, change.user_id)
+        if await self._ledger.apply_xa(change, branch, register):
+            log.plain(line, amount, change.user_id)
 
     async def _apply(
         self, change: Change, amount: int, branch: BranchBarrier | None, line: str

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
-from apps.trans.biz import Change
-from kit.dtm.barrier import BranchBarrier
+from apps.trans.biz import Change, Register
+from kit.dtm.barrier import BranchBarrier, Outcome
 from kit.dtm.barrier.table import acreate_table
+from kit.dtm.barrier.xa import afinish, aprepare
 from kit.dtm.errors import Failure
+from kit.dtm.wire import Op
 
 _CREATE = """
     CREATE TABLE IF NOT EXISTS user_account (
@@ -36,12 +39,14 @@ class Database(Protocol):
         ignore: after INSERT, where a row that is there already is no error.
         conflict: the same, at the end of the statement.
         begin: the statement that begins a transaction.
+        has_xa: whether it can prepare a transaction.
     """
 
     marks: tuple[str, ...]
     ignore: str
     conflict: str
     begin: str
+    has_xa: bool
 
     async def __aenter__(self) -> Self: ...
 
@@ -49,6 +54,10 @@ class Database(Protocol):
 
     def connection(self) -> AbstractAsyncContextManager[Any]:
         """A connection without an open transaction, for one call."""
+        ...
+
+    def own_connection(self) -> AbstractAsyncContextManager[Any]:
+        """A connection that nobody had before, closed afterwards."""
         ...
 
     async def execute(self, connection: Any, text: str, values: Sequence[object] = ()) -> int:
@@ -91,14 +100,22 @@ class DatabaseLedger:
                 await self.adjust(connection, change)
             return True
 
-    async def apply_xa(
-        self, change: Change, branch: BranchBarrier, phase2_url: str, dtm: str
-    ) -> bool:
+    async def apply_xa(self, change: Change, branch: BranchBarrier, register: Register) -> bool:
         """See :meth:`apps.trans.biz.Ledger.apply_xa`."""
-        raise Failure(
-            "this database has no XA; start trans with configs/config.postgres.yaml or "
-            "configs/config.mysql.yaml"
-        )
+        if not self._database.has_xa:
+            raise Failure(
+                "this database has no XA; start trans with configs/config.postgres.yaml or "
+                "configs/config.mysql.yaml"
+            )
+        if branch.op != Op.ACTION:
+            async with self._database.connection() as connection:
+                await afinish(branch, connection)
+            return False
+        # a connection of its own: MySQL keeps what is prepared to the one that prepared it
+        async with self._database.own_connection() as connection:
+            business = partial(self.adjust, connection, change)
+            outcome = await aprepare(branch, connection, business, register=register)
+        return outcome is Outcome.DONE
 
     async def adjust(self, connection: Any, change: Change) -> None:
         """Make ``change`` in the open transaction of ``connection``.
@@ -135,6 +152,7 @@ class Sqlite:
     ignore = "OR IGNORE"
     conflict = ""
     begin = "BEGIN IMMEDIATE"
+    has_xa = False
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -159,6 +177,10 @@ class Sqlite:
         async with self._turn:
             yield self._connection
 
+    def own_connection(self) -> AbstractAsyncContextManager[Any]:
+        """See :class:`Database`; one is enough for a file."""
+        return self.connection()
+
     async def execute(self, connection: Any, text: str, values: Sequence[object] = ()) -> int:
         """See :class:`Database`."""
         async with connection.execute(text, values) as cursor:
@@ -172,6 +194,7 @@ class Postgres:
     ignore = ""
     conflict = "ON CONFLICT DO NOTHING"
     begin = "BEGIN"
+    has_xa = True
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -191,6 +214,17 @@ class Postgres:
         async with self._pool.acquire() as connection:
             yield connection
 
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[Any]:
+        """See :class:`Database`."""
+        import asyncpg
+
+        connection = await asyncpg.connect(self._url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
     async def execute(self, connection: Any, text: str, values: Sequence[object] = ()) -> int:
         """See :class:`Database`."""
         done: str = await connection.execute(text, *values)  # such as "UPDATE 1"
@@ -205,26 +239,15 @@ class Mysql:
     ignore = "IGNORE"
     conflict = ""
     begin = "BEGIN"
+    has_xa = True
 
     def __init__(self, url: str) -> None:
         self._parts = urlsplit(url)
 
     async def __aenter__(self) -> Self:
         import asyncmy
-        from asyncmy.constants import CLIENT
 
-        parts = self._parts
-        self._pool = await asyncmy.create_pool(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or 3306,
-            user=unquote(parts.username or "root"),
-            password=unquote(parts.password or ""),
-            db=parts.path.lstrip("/"),
-            autocommit=True,
-            minsize=1,
-            maxsize=CONNECTIONS,
-            client_flag=CLIENT.FOUND_ROWS,  # a row that stays as it is was found all the same
-        )
+        self._pool = await asyncmy.create_pool(minsize=1, maxsize=CONNECTIONS, **self._settings())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -236,6 +259,31 @@ class Mysql:
         """See :class:`Database`."""
         async with self._pool.acquire() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def own_connection(self) -> AsyncIterator[Any]:
+        """See :class:`Database`."""
+        import asyncmy
+
+        connection = await asyncmy.connect(**self._settings())
+        try:
+            yield connection
+        finally:
+            await connection.ensure_closed()
+
+    def _settings(self) -> dict[str, Any]:
+        from asyncmy.constants import CLIENT
+
+        parts = self._parts
+        return {
+            "host": parts.hostname or "127.0.0.1",
+            "port": parts.port or 3306,
+            "user": unquote(parts.username or "root"),
+            "password": unquote(parts.password or ""),
+            "db": parts.path.lstrip("/"),
+            "autocommit": True,
+            "client_flag": CLIENT.FOUND_ROWS,  # a row that stays as it is was found all the same
+        }
 
     async def execute(self, connection: Any, text: str, values: Sequence[object] = ()) -> int:
         """See :class:`Database`."""

@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 from api.trans.v1.trans_pb2_grpc import add_TransServicer_to_server
 from apps.trans.biz import Accounts
 from apps.trans.config import Settings
+from apps.trans.coordinator import Coordinators
 from apps.trans.data import DatabaseLedger, open_database
 from apps.trans.service import TransService
 from kit import App, __version__, log, run_command
 from kit.app import Flags
 from kit.config import Config, EnvSource, FileSource
 from kit.middleware.recovery import recovery
-from kit.registry import Registrar
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import GrpcServer
 
@@ -52,13 +52,15 @@ async def _serve(conf: str) -> None:
         await stack.enter_async_context(database)
         ledger = DatabaseLedger(database, settings.data.opening_balance)
         await ledger.create_tables()
-        add_TransServicer_to_server(TransService(Accounts(ledger)), server.services)
-        registrar: Registrar | None = None
+        registrar: EtcdRegistry | None = None
         if settings.registry.etcd is None:
             _log.info("[app] no registry.etcd configured; reachable by address only")
         else:
             options = settings.registry.etcd.options()
             registrar = await stack.enter_async_context(EtcdRegistry(options))
+        coordinators = await stack.enter_async_context(Coordinators(registrar))
+        service = TransService(Accounts(ledger), coordinators)
+        add_TransServicer_to_server(service, server.services)
         app = App(
             id=socket.gethostname(),  # the template's choice: one instance a host
             name=NAME,

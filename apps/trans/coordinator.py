@@ -1,0 +1,64 @@
+"""Tells coordinators of the branches that were made here: the resource manager's part of XA."""
+
+from collections import OrderedDict
+from typing import Self
+
+from kit.dtm.barrier import BarrierError, BranchBarrier
+from kit.dtm.client import DtmClient, DtmUnavailable
+from kit.dtm.client.messages import BranchRequest
+from kit.registry import Discovery
+
+MAX_COORDINATORS = 16
+"""Whose connections are kept; the one asked longest ago makes room."""
+
+
+class Coordinators:
+    """The coordinators that calls name, each with a connection.
+
+    Args:
+        discovery: the registry of addresses such as ``discovery:///dtmservice``.
+    """
+
+    def __init__(self, discovery: Discovery | None) -> None:
+        self._discovery = discovery
+        self._clients: OrderedDict[str, DtmClient] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        while self._clients:
+            await self._clients.popitem()[1].aclose()
+
+    async def register(self, dtm: str, branch: BranchBarrier, phase2_url: str) -> None:
+        """Have ``branch`` called at ``phase2_url`` when its transaction ends.
+
+        A branch that is registered already is registered.
+
+        Raises:
+            BarrierError: the call did not say where the coordinator is, or where to call back.
+            DtmUnavailable: the coordinator did not answer.
+            Failure: the transaction is over.
+        """
+        if not dtm or not phase2_url:
+            raise BarrierError(
+                "metadata dtm-dtm or dtm-phase2_url missing; the call has to come from a client of "
+                "an xa transaction"
+            )
+        request = BranchRequest(
+            branch.gid, branch.trans_type, branch.branch_id, b"", {"url": phase2_url}
+        )
+        try:
+            await (await self._client(dtm)).register_branch(request)
+        except DtmUnavailable as error:
+            if "UniqueKeyConflict" not in error.message:
+                raise
+
+    async def _client(self, dtm: str) -> DtmClient:
+        client = self._clients.get(dtm)
+        if client is None:
+            client = self._clients[dtm] = DtmClient(dtm, discovery=self._discovery)
+        self._clients.move_to_end(dtm)
+        if len(self._clients) > MAX_COORDINATORS:
+            await self._clients.popitem(last=False)[1].aclose()
+        return client
