@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc.engine import RawMetadata, RpcFailed
 from kit.transport.lean.frames import ErrorCode
-from kit.transport.lean.headers import Block, Pair, literal
+from kit.transport.lean.headers import Block, Pair, literal, plain
 
 CONTENT_TYPE = ("content-type", "application/grpc")
 ACCEPT_ENCODING = ("grpc-accept-encoding", "identity,gzip")
@@ -252,6 +252,21 @@ def sent_pairs(metadata: RawMetadata) -> list[Pair]:
         (key, value if isinstance(value, str) else base64.b64encode(value).rstrip(b"=").decode())
         for key, value in metadata
     ]
+
+
+def metadata_block(metadata: RawMetadata) -> bytes:
+    """``metadata`` as a piece of a header block."""
+    return b"".join(
+        [
+            plain(
+                key,
+                value.encode("latin-1")
+                if isinstance(value, str)
+                else base64.b64encode(value).rstrip(b"="),
+            )
+            for key, value in metadata
+        ]
+    )
 
 
 def status_pairs(failure: RpcFailed) -> list[Pair]:

@@ -33,9 +33,9 @@ from kit.transport.lean.calls import (
     CONTENT_TYPE,
     Malformed,
     ReplyHead,
+    metadata_block,
     reply_head,
     reset_failure,
-    sent_pairs,
     timeout_field,
 )
 from kit.transport.lean.connection import Stream
@@ -50,7 +50,7 @@ from kit.transport.lean.frames import (
     pack_header,
 )
 from kit.transport.lean.guard import Guard
-from kit.transport.lean.headers import Block, Pair, literal
+from kit.transport.lean.headers import Block, Pair
 from kit.transport.lean.messages import (
     PREFIX_BYTES,
     Inbox,
@@ -174,7 +174,7 @@ class ClientConnection(Wire):
             if deadline < self._deadline:
                 self.watch(deadline)
         if metadata:
-            block += b"".join([literal(key, value) for key, value in sent_pairs(metadata)])
+            block += metadata_block(metadata)
         return call, block
 
     def _opening(self, method: str) -> tuple[Pair, ...]:

@@ -13,6 +13,7 @@ Source: RFC 7541. The tables, and the decoding of Huffman's code, are those of `
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 from hpack.exceptions import HPACKDecodingError
@@ -250,14 +251,28 @@ class Encoder:
 
 def literal(name: str, value: str, *, indexed: bool = False) -> bytes:
     """A field in full, which the peer puts into its table when ``indexed``."""
+    return _start(name, indexed) + text_field(value.encode("latin-1"))
+
+
+def plain(name: str, value: bytes) -> bytes:
+    """A field that nobody keeps; the quickest way to write metadata."""
+    size = len(value)
+    if size < 0x7F:
+        return _start(name, False) + _SIZES[size] + value
+    return _start(name, False) + integer(size, 0x7F, 0) + value
+
+
+@lru_cache(maxsize=1024)
+def _start(name: str, indexed: bool) -> bytes:
+    """All of a field but its value."""
     first, most = (0x40, 0x3F) if indexed else (0x00, 0x0F)
     index = _STATIC_NAMES.get(name, 0)
     start = integer(index, most, first)
-    return start + _text(value) if index else start + _text(name) + _text(value)
+    return start if index else start + text_field(name.encode("latin-1"))
 
 
-def _text(text: str) -> bytes:
-    raw = text.encode("latin-1")
+def text_field(raw: bytes) -> bytes:
+    """A text as it is, behind its length."""
     return integer(len(raw), 0x7F, 0) + raw
 
 
@@ -272,3 +287,6 @@ def integer(value: int, most: int, first: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+_SIZES = [bytes((size,)) for size in range(0x7F)]

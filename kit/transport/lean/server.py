@@ -35,6 +35,7 @@ from kit.transport.lean.calls import (
     Malformed,
     RequestHead,
     check_trailers,
+    metadata_block,
     request_head,
     sent_pairs,
     status_pairs,
@@ -391,7 +392,7 @@ class ServerConnection(Wire):
             raise asyncio.CancelledError
         stream.opened = True
         block = self.encoder.kept.get("open") or self.encoder.stable("open", _OPEN)
-        block += b"".join(literal(*pair) for pair in sent_pairs(metadata))
+        block += metadata_block(metadata)
         self.send_block(stream.id, block)
 
     def _finish_with(self, stream: ServerStream, body: bytes) -> None:

@@ -8,7 +8,7 @@ it.
 import asyncio
 import time
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from kit.transport.grpc.engine import Keepalive
 from kit.transport.lean.connection import Http2Connection
@@ -56,8 +56,7 @@ class Wire(Http2Connection, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless TLS agreed on another protocol than HTTP/2."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of no such class
         self.peer = _address(transport.get_extra_info("peername"))
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
