@@ -172,7 +172,7 @@ do without: *server* and twice *client* of the pair *bare to bare* below, at 32 
 of CPU. The coordinator that stores nothing (*memory* below) needs little more, and four calls
 served and two made are most of a tcc. It is one process, and one core is what it has.
 
-Looked at with cProfile on 2026-11-24 (`--profile FILE`), 32 clients, two cores that others used too:
+Looked at with cProfile on 2026-11-24 (`--profile FILE`), 32 clients, two cores that had more to do:
 
 - **SQLite, PostgreSQL.** A store of a msg costs less than two rounds differ. A tcc used to read its
   transaction three times between its writes; the engine now remembers what is prepared, and a save
@@ -180,7 +180,7 @@ Looked at with cProfile on 2026-11-24 (`--profile FILE`), 32 clients, two cores 
   in turns), on SQLite nothing changed.
 - **MariaDB** adds a quarter to a half: a batch of changes is two round trips, one that locks and
   reads the rows and one that writes them, and about 8 of them share the 5 writes of a tcc.
-- **Redis** adds half: commits are so quick that hardly two requests ever share a script, so a tcc
+- **Redis** adds half and more: commits are so quick that hardly two requests ever share a script, so a tcc
   is 5 round trips and 11 JSON texts.
 - **Saga.** Four rows instead of two, and the rules read the custom data about seven times for one
   with two steps; together 0.1 ms.
