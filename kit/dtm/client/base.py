@@ -16,6 +16,8 @@ from kit.dtm.wire import TransType
 MAX_CHILDREN = 99
 MAX_PARENT_CHARS = 20
 
+_DEFAULTS = Options()
+
 
 class BranchIds:
     """The ids of the branches below one: ``01``, ``02``, … behind its own.
@@ -63,7 +65,7 @@ class GlobalTransaction:
     def __init__(self, client: DtmClient, gid: str = "", options: Options | None = None) -> None:
         self.client = client
         self.gid = check_gid(gid) if gid else ""
-        self.options = check_options(options or Options())
+        self.options = _DEFAULTS if options is None else check_options(options)
 
     def request(self) -> TransRequest:
         """What is sent; the same for prepare, submit and abort.

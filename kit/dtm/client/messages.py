@@ -20,6 +20,8 @@ _GO_ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
 
+_DEFAULTS = Options()
+
 
 class Operation(StrEnum):
     """What is asked about a whole transaction; the spelling of HTTP and JSON-RPC."""
@@ -76,24 +78,29 @@ class BranchRequest:
 
 def grpc_request(request: TransRequest) -> DtmRequest:
     """``request`` as the gRPC API takes it; the options are always there, and ``null`` steps."""
-    options = request.options
     return DtmRequest(
         Gid=request.gid,
         TransType=request.trans_type,
-        TransOptions=DtmTransOptions(
-            WaitResult=options.wait_result,
-            TimeoutToFail=options.timeout_to_fail,
-            RetryInterval=options.retry_interval,
-            BranchHeaders=options.branch_headers,
-            RequestTimeout=options.request_timeout,
-            RetryLimit=options.retry_limit,
-        ),
+        TransOptions=_grpc_options(request.options),
         CustomedData=request.custom_data,
         BinPayloads=request.payloads,
         QueryPrepared=request.query_prepared,
         Steps=go_json(request.steps) if request.steps else "null",
         ReqExtra=request.req_extra,
         RollbackReason=request.rollback_reason,
+    )
+
+
+def _grpc_options(options: Options) -> DtmTransOptions:
+    if options == _DEFAULTS:  # most are: nothing has to be set
+        return DtmTransOptions()
+    return DtmTransOptions(
+        WaitResult=options.wait_result,
+        TimeoutToFail=options.timeout_to_fail,
+        RetryInterval=options.retry_interval,
+        BranchHeaders=options.branch_headers,
+        RequestTimeout=options.request_timeout,
+        RetryLimit=options.retry_limit,
     )
 
 

@@ -4,13 +4,12 @@ Source: dtm-labs/dtm client/dtmgrpc/msg.go, client/dtmcli/trans_msg.go.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Self
 
 from kit import log
 from kit.dtm.barrier import BranchBarrier
 from kit.dtm.client.base import GlobalTransaction
-from kit.dtm.client.checks import check_url, check_whole
+from kit.dtm.client.checks import check_gid, check_url, check_whole
 from kit.dtm.client.client import DtmClient
 from kit.dtm.client.errors import InvalidCall
 from kit.dtm.client.messages import Operation, TransRequest, go_json
@@ -196,8 +195,10 @@ class Msg(GlobalTransaction):
             custom["concurrent"] = True  # our coordinator's; dtm passes over it
         if self._delay:
             custom["delay"] = self._delay
-        return replace(
-            super().request(),
+        return TransRequest(
+            check_gid(self.gid),
+            self.trans_type,
+            self.sent_options(),
             steps=tuple({"action": action} for action in self._actions),
             payloads=tuple(self._payloads),
             query_prepared=self.query_url,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Self
 
 from kit.dtm.client.base import GlobalTransaction
-from kit.dtm.client.checks import check_url
+from kit.dtm.client.checks import check_gid, check_url
 from kit.dtm.client.client import DtmClient
 from kit.dtm.client.errors import InvalidCall
 from kit.dtm.client.messages import Operation, TransRequest, go_json
@@ -96,8 +96,10 @@ class Saga(GlobalTransaction):
         custom = ""
         if self.options.concurrent:
             custom = go_json({"concurrent": True, "orders": _by_text(self._orders)})
-        return replace(
-            super().request(),
+        return TransRequest(
+            check_gid(self.gid),
+            self.trans_type,
+            self.sent_options(),
             steps=tuple(self._steps),
             payloads=tuple(self._payloads),
             custom_data=custom,

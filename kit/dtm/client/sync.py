@@ -17,13 +17,14 @@ Arguments, results and errors are those of :mod:`kit.dtm.client`.
 
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from kit.dtm import client as awaited
 from kit.dtm.barrier import BranchBarrier
+from kit.dtm.barrier.xa import finish, prepare
 from kit.dtm.client import workflow as awaited_workflow
 from kit.dtm.client.branches import BranchReply
 from kit.dtm.client.client import CALL_TIMEOUT_S, Retry
@@ -33,12 +34,17 @@ from kit.dtm.client.payloads import Payload
 from kit.dtm.client.portal import Here, Portal
 from kit.dtm.client.twophase import TwoPhase
 from kit.dtm.client.workflow import HttpResult
+from kit.dtm.client.workflow.xa import check_done
 from kit.dtm.core.model import Options
 from kit.dtm.driver import Driver
 from kit.registry import Discovery
 from kit.transport.grpc import ClientTls
 from kit.transport.grpc.client import DiscoveryFactory
 
+_caller: ContextVar[Here] = ContextVar("kit_dtm_caller")
+"""Where the thread waits that called this facade."""
+
+C = TypeVar("C")
 T = TypeVar("T")
 X = TypeVar("X", bound=TwoPhase)
 
@@ -355,6 +361,85 @@ class Branch(_Calls):
 
         return self._client.run(make)
 
+    def do_xa(
+        self, connect: Callable[[], AbstractContextManager[C]], action: Callable[[C], Payload]
+    ) -> bytes:
+        """See :meth:`kit.dtm.client.workflow.Branch.do_xa`; all of it runs in this thread.
+
+        Args:
+            connect: gives a connection of psycopg or PyMySQL without an open transaction, as a
+                block at whose end it is closed.
+            action: takes the connection.
+        """
+
+        async def make(here: Here) -> bytes:
+            database = _XaDatabase(self._client, connect, here, self._here)
+            return await self._branch.do_xa(
+                database, lambda connection: _caller.get()(action, connection)
+            )
+
+        return self._client.run(make)
+
+
+class _XaDatabase(Generic[C]):
+    """A database by a driver that is not awaited.
+
+    Args:
+        client: has the portal.
+        connect: gives a connection.
+        here: where the step is done.
+        there: where the workflow's code runs, and its callbacks.
+    """
+
+    def __init__(
+        self,
+        client: DtmClient,
+        connect: Callable[[], AbstractContextManager[C]],
+        here: Here,
+        there: Here,
+    ) -> None:
+        self._client = client
+        self._connect = connect
+        self._here = here
+        self._there = there
+
+    async def local(
+        self,
+        barrier: BranchBarrier,
+        business: Callable[[C], Awaitable[object]],
+        register: Callable[[], Awaitable[object]],
+    ) -> None:
+        await self._here(self._prepare, barrier, business, register)
+
+    async def finish(self, barrier: BranchBarrier) -> None:
+        await self._there(self._finish, barrier)
+
+    def _prepare(
+        self,
+        barrier: BranchBarrier,
+        business: Callable[[C], Awaitable[object]],
+        register: Callable[[], Awaitable[object]],
+    ) -> None:
+        async def work(here: Here, connection: C) -> None:
+            _caller.set(here)  # this thread waits here now, no longer where the step began
+            await business(connection)
+
+        async def tell(_: Here) -> None:
+            await register()
+
+        with self._connect() as connection:
+            outcome = prepare(
+                barrier,
+                connection,
+                lambda: self._client.run(lambda here: work(here, connection)),
+                register=lambda: self._client.run(tell),
+            )
+            check_done(outcome, barrier)
+
+    def _finish(self, barrier: BranchBarrier) -> None:
+        with self._connect() as connection:
+            finish(barrier, connection)
+
 
 class Workflow:
     """What a workflow's code is given; see :class:`kit.dtm.client.workflow.Workflow`."""
@@ -370,8 +455,6 @@ class Workflow:
         """See :meth:`kit.dtm.client.workflow.Workflow.new_branch`."""
         return Branch(self._client, self._flow.new_branch(), self._here)
 
-
-_caller: ContextVar[Here] = ContextVar("kit_dtm_caller")
 
 Code: TypeAlias = Callable[[Workflow, bytes], Payload]
 """What a workflow is."""

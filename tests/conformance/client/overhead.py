@@ -4,7 +4,7 @@ Both submit a message of two steps to the same server, another process that answ
 alternate, and each figure is set against the bare one of its own round: the ratio stands even when
 the machine's speed does not. The bar is 1.3.
 
-Run: ``python -m tests.conformance.client.overhead [--calls 2000] [--rounds 7]``
+Run: ``python -m tests.conformance.client.overhead [--calls 100] [--rounds 60]``
 """
 
 import argparse
@@ -81,8 +81,8 @@ async def measure(address: str, calls: int, rounds: int) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--serve", action="store_true")
     given = parser.parse_args()
     if given.serve:

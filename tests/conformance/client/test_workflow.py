@@ -470,14 +470,17 @@ async def test_an_xa_step_ends_with_the_workflow(
 
     class Database:
         async def local(
-            self, barrier: BranchBarrier, business: Callable[[str], Awaitable[bytes]]
-        ) -> bytes:
+            self,
+            barrier: BranchBarrier,
+            business: Callable[[str], Awaitable[object]],
+            register: Callable[[], Awaitable[object]],
+        ) -> None:
             log.append(f"start {barrier.op}")
-            data = await business("connection")
+            await business("connection")
+            await register()
             if barrier.gid == "wf-21" and dies:
                 raise dies.pop()
             log.append("prepare")
-            return data
 
         async def finish(self, barrier: BranchBarrier) -> None:
             log.append(f"{barrier.op} {barrier.branch_id}")

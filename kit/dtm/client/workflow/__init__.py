@@ -21,7 +21,8 @@ coordinator, which calls back, or by whoever executes it with the same gid.
 Source: dtm-labs/dtm client/workflow.
 """
 
-from kit.dtm.client.workflow.flow import Branch, Phase, Workflow, XaResource
+from kit.dtm.client.workflow.flow import Branch, Phase, Workflow
 from kit.dtm.client.workflow.workflows import HttpResult, Workflows
+from kit.dtm.client.workflow.xa import XaDatabase, XaResource
 
-__all__ = ["Branch", "HttpResult", "Phase", "Workflow", "Workflows", "XaResource"]
+__all__ = ["Branch", "HttpResult", "Phase", "Workflow", "Workflows", "XaDatabase", "XaResource"]

@@ -4,7 +4,7 @@ Source: dtm-labs/dtm client/workflow/workflow.go, imp.go.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 from kit.dtm.barrier import BranchBarrier
 from kit.dtm.client.base import BranchIds
@@ -15,6 +15,7 @@ from kit.dtm.client.payloads import Payload, check_text, data_bytes
 from kit.dtm.client.transport import Step
 from kit.dtm.client.workflow.calls import Calls, Perform
 from kit.dtm.client.workflow.progress import Progress
+from kit.dtm.client.workflow.xa import XaResource
 from kit.dtm.core.model import Options
 from kit.dtm.errors import Failure
 from kit.dtm.wire import BranchStatus, Op, TransType
@@ -35,21 +36,6 @@ class Phase(Calls):
 
 Callback: TypeAlias = Callable[[Phase], Awaitable[object]]
 C = TypeVar("C")
-C_co = TypeVar("C_co", covariant=True)
-
-
-class XaResource(Protocol[C_co]):
-    """A database that takes part in XA; ``C_co`` is the connection that the business works on."""
-
-    async def local(
-        self, barrier: BranchBarrier, business: Callable[[C_co], Awaitable[bytes]]
-    ) -> bytes:
-        """Run ``business`` in an XA transaction and prepare it; roll back when it raises."""
-        ...
-
-    async def finish(self, barrier: BranchBarrier) -> None:
-        """Commit or roll back, as ``barrier.op`` says; what is not there any more is done."""
-        ...
 
 
 class Branch(Calls):
@@ -121,7 +107,7 @@ class Branch(Calls):
         """Do ``action`` in an XA transaction, which is committed or rolled back at the end.
 
         Args:
-            resource: the database.
+            resource: the database, such as :class:`~kit.dtm.client.workflow.XaDatabase`.
             action: takes the connection; returns as in :meth:`do`.
 
         Raises:
@@ -132,13 +118,18 @@ class Branch(Calls):
         """
         flow = self._flow
 
-        async def business(connection: C) -> bytes:
-            data = data_bytes(await action(connection), f"result of step {self.branch_id}")
+        given = b""
+
+        async def business(connection: C) -> None:
+            nonlocal given
+            given = data_bytes(await action(connection), f"result of step {self.branch_id}")
+
+        async def register() -> None:
             await flow.record(Step(self.branch_id, Op.BUSINESS, BranchStatus.SUCCEED, b""))
-            return data
 
         async def perform() -> bytes:
-            return await resource.local(self.barrier, business)
+            await resource.local(self.barrier, business, register)
+            return given
 
         try:
             return await self._recorded(perform, xa=True)
