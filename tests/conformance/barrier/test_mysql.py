@@ -1,21 +1,17 @@
 """The barrier over MariaDB, through every driver."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-import pymysql
 import pytest
-import pytest_asyncio
 
-from kit.dtm.barrier.table import create_table
 from kit.testing.barrier import BARRIER_CHECKS, BarrierCheck, SqlBank, check_barrier
-from kit.testing.mariadb import MariadbServer, mariadb_server
+from kit.testing.mariadb import MariadbServer
 from tests.conformance.barrier import banks
-
-pymysql.install_as_MySQLdb()  # which Django's backend imports
 
 BANKS: dict[str, Callable[[MariadbServer], SqlBank]] = {
     "pymysql": lambda server: banks.pymysql_bank(server, autocommit=False),
     "pymysql-autocommit": lambda server: banks.pymysql_bank(server, autocommit=True),
+    "pymysql-as-mysql": banks.pymysql_as_mysql_bank,
     "aiomysql": lambda server: banks.aiomysql_bank(server, autocommit=False),
     "asyncmy": lambda server: banks.asyncmy_bank(server, autocommit=False),
     "asyncmy-autocommit": lambda server: banks.asyncmy_bank(server, autocommit=True),
@@ -36,25 +32,9 @@ BANKS: dict[str, Callable[[MariadbServer], SqlBank]] = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server() -> AsyncIterator[MariadbServer]:
-    """A server with the table of the business and that of the barrier."""
-    async with mariadb_server() as found:
-        with pymysql.connect(**banks.mysql_options(found)) as connection:
-            create_table(connection)
-            create_table(connection)  # is there already
-            with connection.cursor() as cursor:
-                cursor.execute("CREATE DATABASE IF NOT EXISTS business")
-                cursor.execute(
-                    "CREATE TABLE IF NOT EXISTS business.effect (id BIGINT AUTO_INCREMENT "
-                    "PRIMARY KEY, name VARCHAR(200), amount INT)"
-                )
-        yield found
-
-
 @pytest.fixture(scope="module", params=BANKS)
-def bank(request: pytest.FixtureRequest, server: MariadbServer) -> SqlBank:
-    return BANKS[request.param](server)
+def bank(request: pytest.FixtureRequest, mariadb: MariadbServer) -> SqlBank:
+    return BANKS[request.param](mariadb)
 
 
 @pytest.mark.parametrize("check", BARRIER_CHECKS, ids=lambda check: check.__name__)

@@ -1,14 +1,11 @@
 """The barrier over PostgreSQL, through every driver."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-import asyncpg
 import pytest
-import pytest_asyncio
 
-from kit.dtm.barrier.table import acreate_table
 from kit.testing.barrier import BARRIER_CHECKS, BarrierCheck, SqlBank, check_barrier
-from kit.testing.postgres import PostgresSettings, postgres_settings
+from kit.testing.postgres import PostgresSettings
 from tests.conformance.barrier import banks
 
 BANKS: dict[str, Callable[[PostgresSettings], SqlBank]] = {
@@ -32,23 +29,9 @@ BANKS: dict[str, Callable[[PostgresSettings], SqlBank]] = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def settings() -> AsyncIterator[PostgresSettings]:
-    """A server with the table of the business and that of the barrier."""
-    async with postgres_settings() as found:
-        connection = await asyncpg.connect(**found)
-        await acreate_table(connection)
-        await acreate_table(connection)  # is there already
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS effect (id BIGSERIAL PRIMARY KEY, name TEXT, amount INT)"
-        )
-        await connection.close()
-        yield found
-
-
 @pytest.fixture(scope="module", params=BANKS)
-def bank(request: pytest.FixtureRequest, settings: PostgresSettings) -> SqlBank:
-    return BANKS[request.param](settings)
+def bank(request: pytest.FixtureRequest, postgres: PostgresSettings) -> SqlBank:
+    return BANKS[request.param](postgres)
 
 
 @pytest.mark.parametrize("check", BARRIER_CHECKS, ids=lambda check: check.__name__)

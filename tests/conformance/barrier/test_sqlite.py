@@ -1,13 +1,10 @@
 """The barrier over SQLite, through every driver."""
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from kit.dtm.barrier.table import create_table
 from kit.testing.barrier import BARRIER_CHECKS, BarrierCheck, SqlBank, check_barrier
 from tests.conformance.barrier import banks
 
@@ -26,13 +23,8 @@ BANKS: dict[str, Callable[[Path], SqlBank]] = {
 
 
 @pytest.fixture(scope="module", params=BANKS)
-def bank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SqlBank:
-    path = tmp_path_factory.mktemp("barrier") / "business.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        create_table(connection)
-        connection.execute("CREATE TABLE effect (id INTEGER PRIMARY KEY, name TEXT, amount INT)")
-    return BANKS[request.param](path)
+def bank(request: pytest.FixtureRequest, sqlite: Path) -> SqlBank:
+    return BANKS[request.param](sqlite)
 
 
 @pytest.mark.parametrize("check", BARRIER_CHECKS, ids=lambda check: check.__name__)

@@ -1,6 +1,7 @@
 """asyncpg; a connection of a pool as well."""
 # ruff: noqa: D102 - what the methods promise is said by `Link`
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,7 @@ class AsyncpgLink(SqlLink):
         self._connection.remove_query_logger(self._note)
         if not self._connection.is_in_transaction():
             return False
+        yield partial(asyncio.sleep, 0)  # listeners are called in the next turn of the loop
         if self._failed:
             try:
                 yield partial(self._connection.execute, "SELECT 1")

@@ -52,6 +52,18 @@ class MysqlLink(SqlLink):
             rows = yield cursor.fetchall
         return Answer(list(rows), cursor.rowcount)
 
+    def alone(self, statement: Statement) -> Flow[Answer]:
+        # Without autocommit a session of MariaDB is taken to be inside of a transaction, always.
+        autocommit = self._connection.get_autocommit()
+        if autocommit:
+            return (yield from self.execute(statement))
+        yield partial(self._connection.autocommit, True)
+        try:
+            answer = yield from self.execute(statement)
+        finally:
+            yield partial(self._connection.autocommit, False)
+        return answer
+
     def answer(self, primitive: Primitive) -> Flow[frozenset[str] | str | None]:
         answer = yield from super().answer(primitive)
         # The drivers pass over the state that comes behind rows. Whoever ends the transaction from
