@@ -116,6 +116,10 @@ class AdminServer:
         bound = socket.socket(family, socket.SOCK_STREAM)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(
+                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not self._address.wildcard
+                )
             bound.bind((host, self._address.port))
             bound.listen(MOST_CONNECTIONS)
             bound.setblocking(False)

@@ -64,8 +64,8 @@ class Consumer(Generic[T]):
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({self._reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if self._reading.done():
-                self._reading.result()
+            if not self._stopping.is_set():
+                self._reading.result()  # it reads for ever: this raises
             self._reading.cancel()
             await asyncio.wait({self._reading})
             if self._running:

@@ -81,8 +81,9 @@ class EtcdLeader:
                 if await self._client.get(self._key) is None:
                     asked = self._clock.monotonic()
                     lease = await self._client.grant(self._ttl)
-                    if await self._elected(lease):
-                        await self._hold(lease, asked)
+                    number = await self._elected(lease)
+                    if number is not None:
+                        await self._hold(lease, asked, Term(number))
                 self._failing = False
             except EtcdError as error:
                 if not self._failing:
@@ -97,26 +98,26 @@ class EtcdLeader:
     def _pause(self) -> float:
         return self._ttl / 3
 
-    async def _elected(self, lease: Lease) -> bool:
-        """Put the key unless somebody else was faster."""
+    async def _elected(self, lease: Lease) -> int | None:
+        """Put the key; the number of the term, ``None`` when somebody else was faster."""
         put = put_step(self._key, self._value, lease.id)
         result = await self._client.txn([absent(self._key)], [put, get_step(self._key)])
         if not result.succeeded:
-            return False
+            return None
         (found,) = result.found
         assert found is not None, "etcd reads in a transaction what it wrote there"
-        self._term = Term(found.create_revision)
-        _log.info(f"[leader] {self._key}: this instance leads, term {self._term.number}")
-        return True
+        return found.create_revision
 
-    async def _hold(self, lease: Lease, asked: float) -> None:
+    async def _hold(self, lease: Lease, renewed: float, term: Term) -> None:
         """Renew until that fails for too long or the key is not ours any more."""
-        renewed = asked
         while True:
             left = renewed + self._life(lease) - self._clock.monotonic()
             if left <= 0:
                 _log.warning(f"[leader] {self._key}: the lease could not be renewed in time")
                 return
+            if self._term is None:
+                self._term = term
+                _log.info(f"[leader] {self._key}: this instance leads, term {term.number}")
             await self._clock.sleep(min(self._pause, left))
             asked = self._clock.monotonic()
             left = renewed + self._life(lease) - asked

@@ -1,0 +1,259 @@
+"""The admin port: what it says, to whom, and that there is nothing else."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from api.trans.v1 import trans_pb2, trans_pb2_grpc
+from kit.app import AdminServer, App
+from kit.middleware.metrics import Metrics
+from kit.transport.grpc import GrpcServer
+
+SCANNED = (
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/debug/pprof/",
+    "/debug/pprof/cmdline",
+    "/debug/vars",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/swagger",
+    "/q/",
+    "/q/swagger-ui",
+    "/admin",
+    "/status",
+    "/health",
+    "/server-status",
+    "/static/",
+    "/favicon.ico",
+    "/.git/config",
+    "/.env",
+    "/actuator",
+    "/actuator/env",
+    "/api",
+    "/v1",
+    "/console",
+    "/healthz/",
+    "/metrics/",
+    "//healthz",
+    "/healthz/../metrics",
+    "/%2e%2e/etc/passwd",
+    "/api/metrics",
+)
+"""What frameworks show by themselves, and ways around a router."""
+
+
+@asynccontextmanager
+async def running(admin: AdminServer) -> AsyncIterator[str]:
+    await admin.listen()
+    serving = asyncio.create_task(admin.serve())
+    try:
+        yield admin.url
+    finally:
+        await admin.stop(0)
+        await serving
+
+
+async def get(url: str, verb: str = "GET") -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.request(verb, url) as reply:
+        return reply.status, await reply.text()
+
+
+async def fine() -> None:
+    """A dependency that is there."""
+
+
+class TestPages:
+    async def test_a_process_that_answers_is_healthy(self) -> None:
+        async with running(AdminServer(":0")) as url:
+            assert await get(f"{url}/healthz") == (200, "ok\n")
+            assert await get(f"{url}/healthz?from=kubelet", "HEAD") == (200, "")
+
+    async def test_readiness_names_the_checks_that_fail_and_how(self) -> None:
+        async def away() -> None:
+            raise ConnectionError("postgres://app:hunter2@db/app refuses us")
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        checks: dict[str, Any] = {"cache": fine, "db": away, "queue": hang}
+        async with running(AdminServer(":0", checks=checks, check_timeout=0.05)) as url:
+            status, text = await get(f"{url}/readyz")
+        assert status == 503
+        said = json.loads(text)
+        assert said["status"] == "unavailable"
+        assert list(said["failed"]) == ["db", "queue"]
+        assert said["failed"]["queue"] == "no answer in 0.05 s"
+        assert "refuses us" in said["failed"]["db"]
+        assert "hunter2" not in text
+
+    async def test_checks_that_pass_are_ready(self) -> None:
+        async with running(AdminServer(":0", checks={"db": fine})) as url:
+            assert await get(f"{url}/readyz") == (200, '{"status": "ok", "failed": {}}\n')
+
+    async def test_many_probes_ask_a_dependency_once(self) -> None:
+        asked: list[int] = []
+
+        async def count() -> None:
+            asked.append(1)
+            await asyncio.sleep(0.05)
+
+        async with running(AdminServer(":0", checks={"db": count})) as url:
+            replies = await asyncio.gather(*(get(f"{url}/readyz") for _ in range(20)))
+        assert {status for status, _ in replies} == {200}
+        assert len(asked) == 1
+
+    async def test_metrics_are_shown_where_there_are_some(self) -> None:
+        metrics = Metrics()
+        metrics.watch("queue_length", "Messages that wait.", lambda: 7)
+        async with running(AdminServer(":0", metrics=metrics)) as url:
+            status, text = await get(f"{url}/metrics")
+            assert status == 200
+            assert "\nqueue_length 7.0\n" in text
+        async with running(AdminServer(":0")) as url:
+            assert (await get(f"{url}/metrics"))[0] == 404
+
+
+class TestReach:
+    @pytest.mark.parametrize("address", [":0", "127.0.0.1:0", "localhost:0", "[::1]:0"])
+    async def test_it_is_bound_to_loopback(self, address: str) -> None:
+        async with running(AdminServer(address)) as url:
+            assert urlsplit(url).hostname in {"127.0.0.1", "::1"}
+
+    @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "10.0.0.1:0", "example.org:0"])
+    def test_an_address_that_others_reach_has_to_be_meant(self, address: str) -> None:
+        with pytest.raises(ValueError, match="can be reached from other machines"):
+            AdminServer(address)
+
+    async def test_meant_it_listens_everywhere(self) -> None:
+        async with running(AdminServer("0.0.0.0:0", exposed=True)) as url:
+            port = urlsplit(url).port
+            assert (await get(f"http://127.0.0.1:{port}/healthz"))[0] == 200
+
+    async def test_a_taken_port_is_named(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
+                await AdminServer(f":{port}").listen()
+
+
+class TestBadClients:
+    @pytest.mark.parametrize(
+        ("sent", "answer"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 "),
+            (b"POST /healthz HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
+            (b"GET /healthz\r\n\r\n", b"HTTP/1.1 400 "),
+            (b"\x16\x03\x01\r\n\r\n", b"HTTP/1.1 400 "),
+            (b"GET /healthz HTTP/1.1\r\nx: " + bytes(20_000) + b"\r\n\r\n", b""),
+        ],
+    )
+    async def test_nonsense_is_refused_and_the_next_one_is_served(
+        self, sent: bytes, answer: bytes
+    ) -> None:
+        async with running(AdminServer(":0")) as url:
+            parts = urlsplit(url)
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(sent)
+            try:
+                assert (await reader.read()).startswith(answer)
+            except ConnectionError:
+                assert answer == b""
+            writer.close()
+            assert (await get(f"{url}/healthz"))[0] == 200
+
+    async def test_a_broken_page_is_a_500_without_a_stack(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class Broken:
+            def exposition(self) -> bytes:
+                raise LookupError("secret")
+
+        async with running(AdminServer(":0", metrics=Broken())) as url:
+            assert await get(f"{url}/metrics") == (500, "see the log\n")
+        assert "[admin] /metrics failed" in capsys.readouterr().err
+
+
+class TestInAnApp:
+    async def test_it_is_ready_from_announcement_to_stop_and_never_announced(self) -> None:
+        admin = AdminServer(":0")
+        seen: list[tuple[str, int]] = []
+
+        def look(when: str) -> Callable[[], Awaitable[None]]:
+            async def ask() -> None:
+                await asyncio.sleep(0)
+                while admin._server is None:  # its task was only begun
+                    await asyncio.sleep(0.001)
+                seen.append((when, (await get(f"{admin.url}/readyz"))[0]))
+
+            return ask
+
+        async def later() -> None:
+            await asyncio.sleep(0.05)
+            await look("running")()
+            app.stop()
+
+        tasks: list[asyncio.Task[None]] = []
+
+        async def begin() -> None:
+            tasks.append(asyncio.create_task(later()))
+
+        app = App(
+            name="trans",
+            servers=[admin],
+            signals=(),
+            after_start=[look("starting"), begin],
+            before_stop=[look("stopping")],
+        )
+        await app.run()
+        assert seen == [("starting", 503), ("running", 200), ("stopping", 503)]
+        assert app.endpoints == ()
+
+    async def test_a_fresh_service_serves_its_declared_routes_and_nothing_else(self) -> None:
+        """Every path that frameworks are known to show by themselves is tried on every port."""
+
+        class Trans(trans_pb2_grpc.TransServicer):
+            async def TransOut(self, _r: Any, _c: Any) -> trans_pb2.Response:  # noqa: N802
+                return trans_pb2.Response()
+
+        server = GrpcServer(address="127.0.0.1:0")
+        trans_pb2_grpc.add_TransServicer_to_server(Trans(), server.services)
+        admin = AdminServer(":0", metrics=Metrics())
+        found: dict[str, int] = {}
+        names: list[str] = []
+
+        async def scan() -> None:
+            for path in SCANNED:
+                target = urlsplit(admin.url)
+                reader, writer = await asyncio.open_connection(target.hostname, target.port)
+                writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+                found[path] = int((await reader.read()).split(b" ")[1])
+                writer.close()
+            names.extend(server._services.names())
+            app.stop()
+
+        app = App(servers=[server, admin], signals=(), after_start=[scan])
+        await app.run()
+        assert {path for path, status in found.items() if status != 404} == {
+            "/healthz",
+            "/readyz",
+            "/metrics",
+        }
+        assert names == [
+            "api.trans.v1.Trans",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+        ]
