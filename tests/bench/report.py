@@ -168,31 +168,41 @@ settings and its log in a file.
 ### Where the time goes
 
 In grpcio, for the most part. One call served and two made with bare grpc.aio are what a msg cannot
-do without: *server* and twice *client* of the pair *bare to bare* below, at 32 clients some 900 µs
-of CPU. The coordinator that stores nothing (*memory* below) needs little more, and four calls
-served and two made are most of a tcc. It is one process, and one core is what it has.
+do without: *server* and twice *client* of the pair *bare to bare* below, at 32 clients 750 to
+900 µs of CPU. A coordinator that stores nothing needs little more, and four calls served and two
+made are most of a tcc. It is one process, and one core is what it has.
 
-Looked at with cProfile on 2026-11-24 (`--profile FILE`), 32 clients, two cores that had more to do:
+Looked at on 2026-11-24 with 32 clients, two cores that had more to do; CPU of the coordinator in
+µs/tx, medians of five runs, of which 100 to 300 are chance:
 
-- **SQLite, PostgreSQL.** A store of a msg costs less than two rounds differ. A tcc used to read its
-  transaction three times between its writes; the engine now remembers what is prepared, and a save
-  with the right fence confirms it: on PostgreSQL 2.7 ms became 2.2 ms (medians of five runs of each
-  in turns), on SQLite nothing changed.
-- **MariaDB** adds a quarter to a half: a batch of changes is two round trips, one that locks and
-  reads the rows and one that writes them, and about 8 of them share the 5 writes of a tcc.
-- **Redis** adds half and more: commits are so quick that hardly two requests ever share a script, so a tcc
-  is 5 round trips and 11 JSON texts.
-- **Saga.** Four rows instead of two, and the rules read the custom data about seven times for one
-  with two steps; together 0.1 ms.
+| store      |   msg |   tcc |
+| ---------- | ----: | ----: |
+| none       | 1,070 | 2,440 |
+| SQLite     | 1,170 | 2,210 |
+| PostgreSQL | 1,060 | 2,290 |
+| MariaDB    | 1,210 | 3,210 |
+| Redis      | 1,370 | 2,510 |
+
+And with cProfile (`--profile FILE`):
+
+- **PostgreSQL.** A tcc used to read its transaction three times between its writes. The engine now
+  remembers what is prepared, and a save with the right fence confirms it: 2.7 ms became 2.2 ms
+  (medians of five runs of each in turns). On SQLite, where a read is cheap, nothing changed.
+- **MariaDB.** A batch of changes is two round trips, one that locks and reads the rows and one that
+  writes them; the 5 writes of a tcc take about 8 of them, with 75 µs for each.
+- **Redis.** Commits are so quick that hardly two requests ever share a script: a tcc is 5 round
+  trips and 11 JSON texts.
+- **Saga.** Four rows instead of two, and the rules decode the custom data about seven times for
+  two steps.
 - **Claims.** 100 due transactions are 3 ms of CPU in SQLite: a third to find their branches, a
-  third to read the rows, the rest to write the leases. Reading was half more before the options,
-  which are nearly always the same text, were decoded once for all.
+  third to make objects of the rows, the rest to write the leases. Objects took half more before
+  the options, nearly always the same text, were decoded once for all.
 - **A million unfinished ones** add 40 µs to a transaction on SQLite, because random gids meet
   pages that no other transaction of the batch does; four times the cache changed nothing.
 
-The next factor is another transport under the seam of `kit/transport/grpc/engine.py`; with one that
-costs a fifth, the stores come next: one round trip for a batch on MariaDB (the fence as a condition
-of the UPDATE), several requests a script on Redis.
+The next factor is another transport under the seam of `kit/transport/grpc/engine.py`. With one that
+costs a fifth, the stores come next: one round trip for a batch on MariaDB, with the fence as a
+condition of the UPDATE; several requests a script on Redis.
 
 ## Every store and every mode
 
