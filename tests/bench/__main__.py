@@ -116,7 +116,7 @@ def other(module: str, *args: str) -> str:
     command = [sys.executable, "-m", f"tests.bench.{module}", *args]
     print(f"tests.bench.{' '.join([module, *args])}", file=sys.stderr, flush=True)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if not done.stdout or "Traceback" in done.stderr:
+    if not done.stdout or (done.returncode and "Traceback" in done.stderr):
         raise BenchmarkFailed(f"tests.bench.{module} failed:\n{done.stderr[-2_000:]}")
     return done.stdout.rstrip()
 
