@@ -1,18 +1,17 @@
 """XA branches on PostgreSQL and MariaDB: nothing stays prepared, whoever dies and when."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from contextlib import closing
+from typing import Any
 
-import asyncmy
-import asyncpg
 import psycopg
 import pymysql
 import pytest
 import pytest_asyncio
 
-from kit.dtm.barrier import BarrierError, BranchBarrier, CommitsApart, Outcome
+from kit.dtm.barrier import BarrierError, CommitsApart, Outcome, xa
+from kit.dtm.barrier.links import SqlLink, link_of
 from kit.dtm.barrier.xa import (
     Decision,
     Prepared,
@@ -26,73 +25,19 @@ from kit.dtm.errors import Failure, Ongoing
 from kit.testing.mariadb import MariadbServer
 from kit.testing.postgres import PostgresSettings
 from tests.conformance.barrier import banks
+from tests.conformance.barrier.rms import (
+    Mariadb,
+    Postgres,
+    Rm,
+    branch,
+    first_phase,
+    registered,
+    second_phase,
+)
 
 
 class Unlucky(Exception):
     """Raised by a business."""
-
-
-class Rm(Protocol):
-    """A database that takes part in XA."""
-
-    def connect(self) -> Any: ...
-    async def add(self, connection: Any, name: str) -> None: ...
-    async def amounts(self, name: str) -> list[int]: ...
-    async def prepared(self) -> list[str]: ...
-    def cut(self, connection: Any) -> None: ...
-
-
-class Postgres:
-    def __init__(self, settings: PostgresSettings) -> None:
-        self._settings = settings
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Any]:
-        connection = await asyncpg.connect(**self._settings)
-        try:
-            yield connection
-        finally:
-            await connection.close()
-
-    async def add(self, connection: Any, name: str) -> None:
-        await connection.execute(banks.INSERT.format("$1", "$2"), name, 1)
-
-    async def amounts(self, name: str) -> list[int]:
-        async with self.connect() as connection:
-            return [row[0] for row in await connection.fetch(banks.SELECT.format("$1"), name)]
-
-    async def prepared(self) -> list[str]:
-        async with self.connect() as connection:
-            return [row[0] for row in await connection.fetch("SELECT gid FROM pg_prepared_xacts")]
-
-    def cut(self, connection: Any) -> None:
-        connection.terminate()
-
-
-class Mariadb:
-    def __init__(self, server: MariadbServer) -> None:
-        self._server = server
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Any]:
-        options = banks.mysql_options(self._server, db="business", autocommit=False)
-        async with asyncmy.connect(**options) as connection:
-            yield connection
-
-    async def add(self, connection: Any, name: str) -> None:
-        await banks.apercent(connection, banks.INSERT, name, 1)
-
-    async def amounts(self, name: str) -> list[int]:
-        async with self.connect() as connection:
-            return await banks.apercent(connection, banks.SELECT, name)
-
-    async def prepared(self) -> list[str]:
-        async with self.connect() as connection, connection.cursor() as cursor:
-            await cursor.execute("XA RECOVER")
-            return [row[3].decode() for row in await cursor.fetchall()]
-
-    def cut(self, connection: Any) -> None:
-        connection.close()
 
 
 @pytest.fixture(params=["postgres", "mariadb"])
@@ -105,34 +50,6 @@ def rm(request: pytest.FixtureRequest) -> Rm:
 async def nothing_is_left(rm: Rm) -> AsyncIterator[None]:
     yield
     assert await rm.prepared() == []
-
-
-def branch(gid: str, op: str = "action") -> BranchBarrier:
-    return BranchBarrier("xa", gid, "01", op)
-
-
-async def registered() -> None:
-    """A coordinator that says yes."""
-
-
-async def first_phase(
-    rm: Rm, gid: str, *, register: Callable[[], Awaitable[object]] = registered
-) -> Outcome:
-    async with rm.connect() as connection:
-        return await aprepare(
-            branch(gid), connection, lambda: rm.add(connection, gid), register=register
-        )
-
-
-async def second_phase(rm: Rm, gid: str, op: str) -> None:
-    """As a coordinator does: again while the answer is ONGOING or unknown."""
-    for _ in range(100):
-        try:
-            async with rm.connect() as connection:
-                return await afinish(branch(gid, op), connection)
-        except Ongoing:
-            await asyncio.sleep(0.02)
-    raise AssertionError("phase 2 does not end")
 
 
 async def test_a_branch_is_prepared_and_committed(rm: Rm) -> None:
@@ -216,6 +133,66 @@ async def test_a_process_that_dies_before_prepare_leaves_nothing(rm: Rm, moment:
             await aprepare(branch(gid), connection, business, register=register)
     await second_phase(rm, gid, "rollback")
     assert await rm.amounts(gid) == []
+
+
+async def run_until(flow: Any, steps: int) -> bool:
+    """Let a phase take ``steps`` steps and then stand still for ever; whether it ended before."""
+    try:
+        call = next(flow)
+        for _ in range(steps):
+            try:
+                result = await call()
+            except Exception as exc:
+                call = flow.throw(exc)
+            else:
+                call = flow.send(result)
+    except StopIteration:
+        return True
+    while True:
+        try:
+            flow.close()
+        except RuntimeError:
+            continue  # it would like to clean up, as the dead do not
+        return False
+
+
+@pytest.mark.parametrize("decision", ["commit", "rollback"])
+async def test_no_crash_between_two_steps_leaves_a_prepared_transaction(
+    rm: Rm, decision: str
+) -> None:
+    """Phase 1 dies after each of its steps in turn, then phase 2 after each of its own.
+
+    A phase 1 that has not answered is rolled back.
+    """
+    for first in range(100):
+        gid = f"xa-crash-{decision}-{first}"
+        async with rm.connect() as connection:
+            link = link_of(connection)
+            assert isinstance(link, SqlLink)
+
+            def business(gid: str = gid, connection: Any = connection) -> Any:
+                return rm.add(connection, gid)
+
+            answered = await run_until(xa._prepare(branch(gid), link, business, registered), first)
+            rm.cut(connection)
+        op = decision if answered else "rollback"
+        for second in range(100):
+            async with rm.connect() as connection:
+                link = link_of(connection)
+                assert isinstance(link, SqlLink)
+                try:
+                    ended = await run_until(xa._finish(branch(gid, op), link), second)
+                except Ongoing:
+                    ended = False
+                rm.cut(connection)
+            if ended:
+                break
+        await second_phase(rm, gid, op)
+        assert await rm.prepared() == []
+        assert await rm.amounts(gid) == ([1] if op == "commit" else [])
+        if answered:
+            return
+    raise AssertionError("phase 1 does not end")
 
 
 async def test_recovery_asks_about_old_ones_and_ends_them(rm: Rm) -> None:
