@@ -8,6 +8,8 @@ import pytest_asyncio
 
 # Read once, when grpc is imported: its C core would note each closed socket in the output.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Its fork handler would crash children that are started under another user, such as databases.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # Contract suites live in the kit: their plain assertions should explain themselves as well.
 pytest.register_assert_rewrite("kit.testing.store", "kit.testing.registry")

@@ -95,7 +95,7 @@ class HttpApi:
 
     async def _force_stop(self, request: HttpRequest) -> HttpReply:
         body = _body(request)
-        gid = check_gid(_stripped(body.text("gid")), Protocol.HTTP)
+        gid = check_gid(body.text("gid"), Protocol.HTTP)
         reason = body.text("rollback_reason")
         return outcome_reply(await self._service.force_stop(gid, reason))
 
@@ -164,7 +164,7 @@ class HttpApi:
         return json_reply({"has_remaining": more, "succeed_count": number})
 
     async def _reset_next_cron_time(self, request: HttpRequest) -> HttpReply:
-        gid = check_gid(_stripped(_body(request).text("gid")), Protocol.HTTP)
+        gid = check_gid(_body(request).text("gid"), Protocol.HTTP)
         if not await self._service.reset_next_cron_time(gid):
             raise Failed(NOBODY.format(gid=gid))
         return json_reply(_DONE)
@@ -227,7 +227,7 @@ def _stripped(gid: str) -> str:
 
 
 def _gid(request: HttpRequest) -> str:
-    gid = _stripped(_text(request, "gid"))
+    gid = _text(request, "gid")  # as it is stored: one that came over gRPC may have a semicolon
     return check_gid(gid, Protocol.HTTP) if gid else ""
 
 
