@@ -1,5 +1,6 @@
 """What a user of the kit tests with: time by hand, real servers, checks for own implementations."""
 
+from kit.testing.barrier import check_barrier
 from kit.testing.clock import ManualClock
 from kit.testing.coordinator import Coordinator
 from kit.testing.etcd import EtcdServer, EtcdServerTls, etcd_server, find_etcd
@@ -11,6 +12,7 @@ __all__ = [
     "EtcdServer",
     "EtcdServerTls",
     "ManualClock",
+    "check_barrier",
     "check_registry",
     "check_store",
     "etcd_server",
