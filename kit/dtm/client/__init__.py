@@ -44,7 +44,7 @@ from kit.dtm.client.outcome import BranchState, TransactionState
 from kit.dtm.client.payloads import Payload
 from kit.dtm.client.saga import Saga
 from kit.dtm.client.tcc import Tcc, tcc, tcc_from_grpc, tcc_from_query
-from kit.dtm.client.xa import Xa, xa
+from kit.dtm.client.xa import Xa, xa, xa_local_transaction
 from kit.dtm.core.model import Options
 
 __all__ = [
@@ -71,4 +71,5 @@ __all__ = [
     "tcc_from_grpc",
     "tcc_from_query",
     "xa",
+    "xa_local_transaction",
 ]

@@ -146,9 +146,16 @@ class DtmClient:
         """An id for a global transaction, unique among those of the coordinator.
 
         Raises:
-            DtmUnavailable: there was no answer.
+            DtmUnavailable: there was no answer, or none with a gid.
         """
-        return await self._repeated(self._transport.new_gid)
+        gid = await self._repeated(self._transport.new_gid)
+        if not gid:
+            raise DtmUnavailable(
+                f"newGid at {self.server}: the answer has no gid; is this the address of a "
+                "coordinator?",
+                GrpcCode.UNKNOWN,
+            )
+        return gid
 
     async def send(self, operation: Operation, request: TransRequest) -> None:
         """Prepare, submit or abort a transaction.

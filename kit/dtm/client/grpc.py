@@ -3,7 +3,10 @@
 Source: dtm-labs/dtm client/dtmgrpc/type.go, dtmgimp/types.go.
 """
 
+from typing import TypeVar
+
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 
 from kit.dtm.client.errors import DtmUnavailable
 from kit.dtm.client.messages import (
@@ -21,6 +24,8 @@ from kit.dtm.wire import GRPC_SERVICE, Protocol
 from kit.errors import Error
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc import GrpcClient, RpcError, status_of
+
+M = TypeVar("M", DtmGidReply, DtmProgressesReply)
 
 
 class GrpcTransport:
@@ -42,7 +47,7 @@ class GrpcTransport:
 
     async def new_gid(self) -> str:
         """An id that is unique among those of the coordinator."""
-        return DtmGidReply.FromString(await self._call("NewGid", Empty())).Gid
+        return _decoded(DtmGidReply, await self._call("NewGid", Empty()), "NewGid").Gid
 
     async def send(self, operation: Operation, request: TransRequest) -> None:
         """Prepare, submit or abort."""
@@ -55,7 +60,7 @@ class GrpcTransport:
     async def prepare_workflow(self, request: TransRequest) -> WorkflowState:
         """Create a workflow, or find the one that is there."""
         raw = await self._call("PrepareWorkflow", grpc_request(request), REPEATABLE)
-        reply = DtmProgressesReply.FromString(raw)
+        reply = _decoded(DtmProgressesReply, raw, "PrepareWorkflow")
         tx = reply.Transaction
         return WorkflowState(
             tx.Status,
@@ -75,6 +80,16 @@ class GrpcTransport:
             )
         except Error as exc:
             raise grpc_outcome(exc, f"{method} at {self.server}", advice) from exc
+
+
+def _decoded(kind: type[M], data: bytes, method: str) -> M:
+    try:
+        return kind.FromString(data)
+    except DecodeError as exc:
+        raise DtmUnavailable(
+            f"{method}: the answer cannot be decoded: {exc}; is this a coordinator's address?",
+            GrpcCode.INTERNAL,
+        ) from exc
 
 
 def grpc_outcome(exc: Error, what: str, advice: str = "") -> DtmError:

@@ -160,12 +160,26 @@ def text_of(value: Mapping[str, object], key: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def bytes_of(value: Mapping[str, object], key: str) -> bytes:
+    """What is in base64 below ``key``; empty when there is nothing.
+
+    Raises:
+        DtmUnavailable: it is no base64.
+    """
+    try:
+        return base64.b64decode(text_of(value, key), validate=True)
+    except ValueError as exc:
+        raise DtmUnavailable(
+            f"{key} in the coordinator's answer is no base64: {exc}", GrpcCode.UNKNOWN
+        ) from exc
+
+
 def _step(row: Mapping[str, object]) -> Step:
     return Step(
         text_of(row, "branch_id"),
         text_of(row, "op"),
         text_of(row, "status"),
-        base64.b64decode(text_of(row, "bin_data")),
+        bytes_of(row, "bin_data"),
     )
 
 

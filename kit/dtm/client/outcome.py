@@ -4,11 +4,10 @@ Source: dtm-labs/dtm dtmsvr/storage/trans.go (TransGlobalStore, TransBranchStore
 ``query``.
 """
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kit.dtm.client.http import mapping_of, rows_of, text_of
+from kit.dtm.client.http import bytes_of, mapping_of, rows_of, text_of
 from kit.dtm.wire import Status
 
 
@@ -67,14 +66,14 @@ def state_of(reply: Mapping[str, object]) -> TransactionState | None:
         text_of(tx, "trans_type"),
         text_of(tx, "status"),
         text_of(tx, "rollback_reason"),
-        base64.b64decode(text_of(tx, "result")),
+        bytes_of(tx, "result"),
         tuple(
             BranchState(
                 text_of(row, "branch_id"),
                 text_of(row, "op"),
                 text_of(row, "status"),
                 text_of(row, "url"),
-                base64.b64decode(text_of(row, "bin_data")),
+                bytes_of(row, "bin_data"),
             )
             for row in rows_of(reply, "branches")
         ),

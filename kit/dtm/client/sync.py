@@ -35,8 +35,10 @@ from kit.dtm.client.portal import Here, Portal
 from kit.dtm.client.twophase import TwoPhase
 from kit.dtm.client.workflow import HttpResult
 from kit.dtm.client.workflow.xa import check_done
+from kit.dtm.client.xa import register_xa
 from kit.dtm.core.model import Options
 from kit.dtm.driver import Driver
+from kit.dtm.wire import Op
 from kit.registry import Discovery
 from kit.transport.grpc import ClientTls
 from kit.transport.grpc.client import DiscoveryFactory
@@ -272,6 +274,29 @@ def xa(client: DtmClient, gid: str = "", options: Options | None = None) -> Iter
         yield Xa(client, inner)
 
 
+def xa_local_transaction(
+    client: DtmClient,
+    barrier: BranchBarrier,
+    connect: Callable[[], AbstractContextManager[C]],
+    business: Callable[[C], object],
+    *,
+    phase2_url: str,
+) -> None:
+    """See :func:`kit.dtm.client.xa_local_transaction`; for drivers that are not awaited."""
+    connected = client.awaited
+
+    with connect() as connection:
+        if barrier.op in (Op.COMMIT, Op.ROLLBACK):
+            finish(barrier, connection)
+            return
+        prepare(
+            barrier,
+            connection,
+            lambda: business(connection),
+            register=lambda: client.run(lambda _: register_xa(connected, barrier, phase2_url)),
+        )
+
+
 def tcc_from_query(client: DtmClient, query: Mapping[str, str]) -> Tcc:
     """See :func:`kit.dtm.client.tcc_from_query`."""
     return Tcc(client, awaited.tcc_from_query(client.awaited, query))
@@ -317,6 +342,17 @@ class _Calls:
     ) -> BranchReply:
         """POST ``payload`` as JSON to ``url``."""
         return self._client.run(lambda _: self._calls.post(url, payload, headers=headers))
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> BranchReply:
+        """Any request over HTTP."""
+        return self._client.run(lambda _: self._calls.request(method, url, body, headers=headers))
 
     def call(self, url: str, payload: Payload = None) -> BranchReply:
         """Call a branch by its URL, over HTTP or gRPC."""

@@ -26,6 +26,8 @@ from kit.dtm.client.messages import BranchRequest
 from kit.dtm.client.payloads import Payload
 from kit.dtm.errors import DtmError, Failure, Ongoing
 from kit.errors import InternalServer
+from kit.registry import ServiceInstance
+from kit.registry.memory import MemoryRegistry
 from kit.testing import Coordinator
 from tests.conformance.client.business import Business, Heard
 
@@ -353,3 +355,19 @@ async def test_a_step_without_url_is_refused(client: DtmClient) -> None:
     with pytest.raises(InvalidCall, match="try_url: it is empty"):
         async with tcc(client) as t:
             await t.call_branch(b"{}", "")
+
+
+async def test_a_coordinator_and_its_branches_are_found_in_the_registry(
+    dtm: Coordinator, business: Business
+) -> None:
+    """``discovery:///dtmservice``, as the transfer service's client names it."""
+    registry = MemoryRegistry()
+    endpoint = f"grpc://{dtm.grpc_address}"
+    await registry.register(ServiceInstance("1", "dtmservice", endpoints=(endpoint,)))
+    endpoint = f"grpc://{business.grpc_address}"
+    await registry.register(ServiceInstance("2", "busi", endpoints=(endpoint,)))
+    async with DtmClient("discovery:///dtmservice", discovery=registry) as client:
+        async with tcc(client) as t:
+            reply = await t.call_branch(b"\x08\x1e", "discovery:///busi/busi.Busi/try")
+        assert reply.data == b"OK"
+    assert business.names() == ["try"]

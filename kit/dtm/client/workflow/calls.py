@@ -36,14 +36,34 @@ class Calls:
 
     async def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> BranchReply:
         """GET ``url``; raises as :meth:`call`."""
-        return await self._http("GET", url, None, headers)
+        return await self.request("GET", url, headers=headers)
 
     async def post(
         self, url: str, payload: Payload = None, *, headers: Mapping[str, str] | None = None
     ) -> BranchReply:
         """POST ``payload`` as JSON to ``url``; raises as :meth:`call`."""
         body = payload_for(url, payload, Protocol.HTTP, f"payload of {url!r}")
-        return await self._http("POST", url, body, headers)
+        return await self.request("POST", url, body, headers=headers)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> BranchReply:
+        """Any request over HTTP; raises as :meth:`call`.
+
+        Only 200 is a success, 409 a failure and 425 not done yet, whatever the method.
+        """
+        sent = {**self._headers, **(headers or {})}
+
+        async def perform() -> bytes:
+            reply = await self._branches.request(method, url, self.barrier, body, sent)
+            return reply.data
+
+        return BranchReply(await self._through(perform))
 
     async def call(self, url: str, payload: Payload = None) -> BranchReply:
         """Call a branch by its URL: POST over HTTP, or a gRPC method.
@@ -99,17 +119,6 @@ class Calls:
     def misfit(self, exc: Exception) -> Error:
         """The error for an answer that is not of the type which the code expects."""
         return RpcError(GrpcCode.INTERNAL, f"the reply cannot be decoded: {exc}")
-
-    async def _http(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None
-    ) -> BranchReply:
-        sent = {**self._headers, **(headers or {})}
-
-        async def perform() -> bytes:
-            reply = await self._branches.request(method, url, self.barrier, body, sent)
-            return reply.data
-
-        return BranchReply(await self._through(perform))
 
     async def _through(self, perform: Perform) -> bytes:
         """The answer of ``perform``."""

@@ -16,6 +16,7 @@ from kit.dtm.client.checks import check_gid, check_options, check_url
 from kit.dtm.client.client import DtmClient
 from kit.dtm.client.errors import InvalidCall, UnknownWorkflow
 from kit.dtm.client.exchange import JSON
+from kit.dtm.client.http import bytes_of
 from kit.dtm.client.messages import Operation, TransRequest, go_json
 from kit.dtm.client.payloads import HTTP_SCHEMES, Payload, check_text, data_bytes
 from kit.dtm.client.tracing import trace_headers
@@ -159,7 +160,7 @@ class Workflows:
         (Result2HttpJSON).
         """
         try:
-            await self._execute(query.get("op", ""), check_gid(query.get("gid", "")), body)
+            await self._resume(query.get("op", ""), query.get("gid", ""), body)
         except Exception as exc:  # noqa: BLE001 - every error is the answer's
             return _refusal(query.get("gid", ""), exc)
         return HttpResult(200, b'{"dtm_result":"SUCCESS"}')
@@ -184,8 +185,18 @@ class Workflows:
 
     async def _serve(self, request: bytes, call: ServerCall) -> bytes:
         ids = barrier_from_grpc(call.metadata)
-        await self._execute(ids.op, ids.gid, WorkflowData.FromString(request).Data)
+        await self._resume(ids.op, ids.gid, WorkflowData.FromString(request).Data)
         return b""
+
+    async def _resume(self, name: str, gid: str, data: bytes) -> None:
+        """Execute for the coordinator, which keeps no errors: those for people are logged."""
+        try:
+            await self._execute(name, check_gid(gid), data)
+        except (Failure, Ongoing):
+            raise
+        except Error as exc:
+            _log.warning("[dtm] workflow %s gid %s: %s", name, gid, exc.message)
+            raise
 
     async def _execute(self, name: str, gid: str, data: bytes) -> bytes:
         registered = self._registered.get(name)
@@ -204,7 +215,7 @@ class Workflows:
         state = await self._client.prepare_workflow(request)
         match state.status:
             case Status.SUCCEED:
-                return base64.b64decode(state.result)
+                return bytes_of({"result": state.result}, "result")
             case Status.FAILED:
                 raise Failure(state.rollback_reason)
             case _:
@@ -262,7 +273,7 @@ def _ended(request: TransRequest, result: bytes, failure: Failure | None) -> Tra
 
 def _refusal(gid: str, exc: Exception) -> HttpResult:
     status = exc.code if isinstance(exc, Failure | Ongoing) else 500
+    text = exc.message if isinstance(exc, Error) else "internal error"
     if not isinstance(exc, Error):
-        _log.error("[dtm] workflow %s failed", gid, exc_info=exc)
-    text = exc.message if isinstance(exc, Error) else str(exc) or type(exc).__name__
+        _log.error("[dtm] workflow gid %s failed", gid, exc_info=exc)
     return HttpResult(status, go_json({"error": text}).encode())

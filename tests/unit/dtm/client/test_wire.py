@@ -1,5 +1,6 @@
 """What leaves the client, byte for byte, recorded by a plain server in the coordinator's place."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -19,9 +20,11 @@ class Recorder:
     url: str = ""
     bodies: list[tuple[str, str]] = field(default_factory=list)
     answers: list[tuple[int, str]] = field(default_factory=list)
+    delay: float = 0.0
 
     async def serve(self, request: web.Request) -> web.Response:
         self.bodies.append((request.path, await request.text()))
+        await asyncio.sleep(self.delay)
         status, text = self.answers.pop(0) if self.answers else (200, '{"dtm_result":"SUCCESS"}')
         return web.Response(status=status, text=text)
 
@@ -31,7 +34,7 @@ async def recorder() -> AsyncIterator[Recorder]:
     recorder = Recorder()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", recorder.serve)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
@@ -234,3 +237,38 @@ async def test_attempts_end(recorder: Recorder) -> None:
         with pytest.raises(DtmUnavailable, match="same gid"):
             await Saga(client, "g").add("http://a/out").submit()
     assert len(recorder.bodies) == 2
+
+
+@pytest.mark.parametrize("path", ["/api/dtmsvr", "/api/json-rpc"])
+async def test_a_server_that_is_no_coordinator_gives_no_gid(recorder: Recorder, path: str) -> None:
+    """The error asks whether the address is right."""
+    recorder.answers = [(200, "{}"), (200, "<html>"), (404, "404 page not found")]
+    async with DtmClient(f"{recorder.url}{path}") as client:
+        for words in ("has no gid; is this", "no JSON object; is this", "404 page not found"):
+            with pytest.raises(DtmUnavailable, match=words):
+                await client.new_gid()
+
+
+async def test_an_answer_that_makes_no_sense_is_no_outcome(recorder: Recorder) -> None:
+    """Neither a crash nor a state."""
+    broken = '{"transaction":{"gid":"g","status":"succeed","result":"?"},"branches":[]}'
+    recorder.answers = [(200, broken)]
+    async with DtmClient(recorder.url) as client:
+        with pytest.raises(DtmUnavailable, match="result in the coordinator's answer is no base64"):
+            await client.wait("g")
+
+
+async def test_a_call_ends_with_its_time(recorder: Recorder) -> None:
+    """The error names the limit; a deadline of the caller's own is raised as what it is."""
+
+    recorder.delay = 30.0
+    async with DtmClient(recorder.url, timeout=0.05) as client:
+        with pytest.raises(
+            DtmUnavailable, match="no answer in 50ms; the result is unknown"
+        ) as raised:
+            await Saga(client, "g").add("http://a/out").submit()
+    assert raised.value.status is GrpcCode.DEADLINE_EXCEEDED
+    async with DtmClient(recorder.url) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await Saga(client, "g").add("http://a/out").submit()
