@@ -2,8 +2,8 @@
 
 A call waits while the first attempt to connect runs. After a failed attempt calls fail at once,
 until the time for the next one has come; that time grows from 0.2 s to 2 s. A call that certainly
-never reached the peer's code says so, and one that lost a race with the end of a connection is sent
-once more by itself.
+never reached the peer's code says so; one that lost a race with the end of a connection, or with
+the peer's limit of streams, is sent again by itself.
 
 Source: the connection states of gRPC's connectivity-semantics-and-api.md and connection-backoff.md;
 transparent retries of gRFC A6.
@@ -66,6 +66,8 @@ CONNECT_TIMEOUT_S = 1.0
 BACKOFF_S, BACKOFF_MOST_S, BACKOFF_GROWTH, BACKOFF_JITTER = 0.2, 2.0, 1.6, 0.2
 WAITING = 10_000
 """Calls of one connection that may wait for a stream; further ones are RESOURCE_EXHAUSTED."""
+REFUSALS, REFUSED_PAUSE_S = 5, 0.002
+"""How often a call that the peer did not begin is sent again, and after how long at first."""
 _USER_AGENT = ("user-agent", "kit-grpc-lean/1")
 _TE = ("te", "trailers")
 _CLOSED = "the connection was closed"
@@ -501,7 +503,7 @@ class LeanConnection:
         self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
     ) -> Reply:
         """Make one call."""
-        again = True
+        refused = 0
         while True:
             connection = self._current
             if connection is None or not connection.usable or connection.full:
@@ -517,9 +519,12 @@ class LeanConnection:
                     call.future.exception()  # the caller has gone and asks no more
                 raise
             except RpcFailed as failure:
-                if not failure.unsent or not again:
+                if not failure.unsent or refused == REFUSALS:
                     raise
-                again = False
+                if connection.usable:
+                    # The peer has not yet cleared away a call whose answer is here already.
+                    await asyncio.sleep(REFUSED_PAUSE_S * 2**refused)
+                refused += 1
 
     def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> "LeanStream":
         """Open a streaming call."""
