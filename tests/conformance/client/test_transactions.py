@@ -1,11 +1,14 @@
 """Every kind of transaction over all three APIs, against the real coordinator and real branches."""
 
 import asyncio
+from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from api.trans.v1.trans_pb2 import AdjustInfo
 from kit.dtm.barrier import BranchBarrier
+from kit.dtm.barrier.table import acreate_table
 from kit.dtm.client import (
     DtmClient,
     DtmUnavailable,
@@ -371,3 +374,28 @@ async def test_a_coordinator_and_its_branches_are_found_in_the_registry(
             reply = await t.call_branch(b"\x08\x1e", "discovery:///busi/busi.Busi/try")
         assert reply.data == b"OK"
     assert business.names() == ["try"]
+
+
+async def test_do_and_submit_db_commits_with_the_barrier(
+    client: DtmClient, business: Business, tmp_path: Path
+) -> None:
+    """§13.3, DoAndSubmitDB, by a driver that is awaited: both rows, or neither."""
+    async with aiosqlite.connect(tmp_path / "bank.db", isolation_level=None) as bank:
+        await acreate_table(bank)
+        await bank.execute("CREATE TABLE account (cents INTEGER)")
+
+        async def deposit() -> None:
+            await bank.execute("INSERT INTO account VALUES (30)")
+
+        async def change_of_mind() -> None:
+            await deposit()
+            raise NO
+
+        msg = Msg(client, "kept", WAIT).add(business.url("out"), payload(client))
+        await msg.do_and_submit_db(business.url("query"), bank, deposit)
+        dropped = Msg(client, "dropped").add(business.url("in"), payload(client))
+        with pytest.raises(Failure, check=lambda raised: raised is NO):
+            await dropped.do_and_submit_db(business.url("query"), bank, change_of_mind)
+        async with bank.execute("SELECT cents, gid FROM account, dtm_barrier") as rows:
+            assert [tuple(row) async for row in rows] == [(30, "kept")]
+    assert business.names() == ["out"]
