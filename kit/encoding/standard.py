@@ -3,8 +3,6 @@
 Source: go-kratos/kratos transport/http/codec.go and what it imports.
 """
 
-from typing import Literal
-
 from kit.encoding import CodecTable
 from kit.encoding.form import FormCodec
 from kit.encoding.json import JsonCodec, ProtoJsonCodec
@@ -14,7 +12,7 @@ from kit.encoding.xml import XmlCodec
 from kit.encoding.yaml import YamlCodec
 
 
-def codecs(compat: Literal["v2", "v3"] = "v2") -> CodecTable:
+def codecs(compat: str = "v2") -> CodecTable:
     """A new table of all of them.
 
     Args:
