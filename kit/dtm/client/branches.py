@@ -134,9 +134,11 @@ class Branches:
         body: bytes | None,
         headers: Mapping[str, str],
     ) -> BranchReply:
-        """Any HTTP request as a step of a workflow; raises as :meth:`call`."""
-        query = _ids(ids)
-        return await self._classified(method, url, query, body, headers)
+        """Any HTTP request as a step of a workflow; raises as :meth:`call`.
+
+        The status alone says what the answer is: workflows never knew the words of older versions.
+        """
+        return await self._classified(method, url, _ids(ids), body, headers, words=False)
 
     async def _http(
         self,
@@ -150,7 +152,7 @@ class Branches:
         if phase2_url:
             query["phase2_url"] = phase2_url
         method = "GET" if payload is None else "POST"
-        return await self._classified(method, url, query, payload, headers)
+        return await self._classified(method, url, query, payload, headers, words=True)
 
     async def _classified(
         self,
@@ -159,9 +161,11 @@ class Branches:
         query: Mapping[str, str],
         body: bytes | None,
         headers: Mapping[str, str],
+        *,
+        words: bool,
     ) -> BranchReply:
         reply = await self._exchange.send(method, url, query=query, headers=headers, body=body)
-        code = code_of(reply)
+        code = code_of(reply, words=words)
         if code is not GrpcCode.OK:
             raise outcome(f"{method} {url} (HTTP {reply.status})", code, reply.text)
         return BranchReply(reply.body)

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -34,7 +35,7 @@ async def serve() -> None:
         return b""
 
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(submit)
+    handler: Any = grpc.unary_unary_rpc_method_handler(submit)
     server.add_registered_method_handlers("dtmgimp.Dtm", {"Submit": handler})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

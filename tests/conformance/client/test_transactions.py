@@ -274,6 +274,21 @@ async def test_tcc_says_ongoing_and_unknown_apart(client: DtmClient, business: B
             await t.call_branch(payload(client), business.url("try"))
 
 
+async def test_the_words_of_old_services_are_understood(
+    client: DtmClient, business: Business
+) -> None:
+    """§1.3: services of dtm below 1.10 answer 200 over HTTP and say it in the body."""
+    if client.protocol == "grpc":
+        business.scheme = "http"
+    business.script("try", b'{"dtm_result":"FAILURE"}', b'{"dtm_result":"ONGOING"}')
+    with pytest.raises(Failure):
+        async with tcc(client) as t:
+            await t.call_branch({"amount": 30}, business.url("try"))
+    with pytest.raises(Ongoing):
+        async with tcc(client) as t:
+            await t.call_branch({"amount": 30}, business.url("try"))
+
+
 async def test_xa_calls_its_branches_with_the_url_of_phase_2(
     client: DtmClient, business: Business
 ) -> None:

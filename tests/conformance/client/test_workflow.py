@@ -278,7 +278,8 @@ async def test_calls_of_generated_stubs_are_recorded(
     client: DtmClient, workflows: Workflows, dtm: Coordinator
 ) -> None:
     """workflow.Interceptor: the reply is restored as its message; ABORTED is a failure."""
-    trans, server = Trans(), GrpcServer(address="127.0.0.1:0")
+    trans = Trans()  # type: ignore[abstract]  # the other methods are not called
+    server = GrpcServer(address="127.0.0.1:0")
     add_TransServicer_to_server(trans, server.services)
     crashes: list[Exception] = [LookupError("the process dies here")]
     done: Counter[str] = Counter()
@@ -435,7 +436,7 @@ async def test_mistakes_are_named(client: DtmClient, workflows: Workflows) -> No
         await branch.do(counted(Counter(), "x"))
         with pytest.raises(InvalidCall, match="branch 01: one branch can have only one action"):
             await branch.do(counted(Counter(), "x"))
-        for _ in range(98):
+        for _number in range(98):
             wf.new_branch()
         with pytest.raises(InvalidCall, match="branch id is larger than 99"):
             wf.new_branch()
@@ -524,3 +525,17 @@ async def test_json_rpc_has_no_workflows(dtm: Coordinator) -> None:
     async with DtmClient(address(dtm, "json-rpc")) as client:
         with pytest.raises(InvalidCall, match=r"JSON-RPC API at .* has no workflows"):
             Workflows(client, "http://127.0.0.1:1/workflow")
+
+
+async def test_the_status_of_an_answer_counts_and_not_its_words(
+    workflows: Workflows, business: Business
+) -> None:
+    """§14.1: no body-text compatibility in workflows; of transactions there is."""
+    business.script("out", b'{"note":"FAILURE is not an option"}')
+
+    @workflows.register("wordy")
+    async def wordy(wf: Workflow, _: bytes) -> bytes:
+        return (await wf.new_branch().request("PUT", business.url("out"), b"{}")).data
+
+    assert b"FAILURE" in await workflows.execute("wordy", "wf-23")
+    assert business.heard[0].how == "PUT"

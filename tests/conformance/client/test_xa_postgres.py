@@ -56,8 +56,14 @@ def plain_opener(
     postgres: PostgresSettings,
 ) -> Callable[[], AbstractContextManager[psycopg.Connection]]:
     """Gives connections that are not."""
-    names = {"dbname" if key == "database" else key: value for key, value in postgres.items()}
-    return lambda: psycopg.connect(**names, autocommit=True)
+    return lambda: psycopg.connect(
+        host=postgres["host"],
+        port=postgres["port"],
+        user=postgres["user"],
+        password=postgres["password"],
+        dbname=postgres["database"],
+        autocommit=True,
+    )
 
 
 async def left(postgres: PostgresSettings) -> tuple[int, int]:
@@ -89,11 +95,10 @@ async def test_an_xa_branch_is_prepared_registered_and_ended(
         async def branch(call: Heard) -> bytes:
             ids, url = barrier_from_query(call.ids), call.ids.get("phase2_url", "")
             if awaited:
-                connect = opener(postgres)
-                await xa_local_transaction(client, ids, connect, debit, phase2_url=url)
+                await xa_local_transaction(client, ids, opener(postgres), debit, phase2_url=url)
             else:
-                connect = plain_opener(postgres)
-                local = partial(sync.xa_local_transaction, threaded, ids, connect, pay)
+                plain = plain_opener(postgres)
+                local = partial(sync.xa_local_transaction, threaded, ids, plain, pay)
                 await asyncio.to_thread(local, phase2_url=url)
             return b""
 
