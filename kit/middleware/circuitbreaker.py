@@ -24,7 +24,7 @@ MOST_OPERATIONS = 10_000
 
 
 def circuitbreaker(
-    make: Callable[[], SreBreaker] | None = None, *, compat: Compat = Compat.V3
+    make: Callable[[], SreBreaker] | None = None, *, compat: Compat = Compat.V2
 ) -> Middleware:
     """Keeps a breaker an operation, for the calls of a client.
 

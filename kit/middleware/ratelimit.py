@@ -14,7 +14,7 @@ REASON = "RATELIMIT"
 MESSAGE = "service unavailable due to rate limit exceeded"
 
 
-def ratelimit(limiter: Limiter | None = None, *, compat: Compat = Compat.V3) -> Middleware:
+def ratelimit(limiter: Limiter | None = None, *, compat: Compat = Compat.V2) -> Middleware:
     """Asks ``limiter`` about each call of a server.
 
     Around a stream each message is a call.
