@@ -34,6 +34,7 @@ class Wire(Http2Connection, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._heard = 0.0
         self._pinged = 0.0
+        self._hello_by = inf
         self._silence: asyncio.TimerHandle | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._deadline = inf
@@ -64,7 +65,9 @@ class Wire(Http2Connection, asyncio.Protocol):
             return
         self._heard = time.monotonic()
         self.begin()
-        self._silence = self.loop.call_later(self.guard.handshake, self._check_hello)
+        self._hello_by = self._heard + self.guard.handshake
+        first = min(self.guard.handshake, self.keepalive.interval)
+        self._silence = self.loop.call_later(first, self._check_silence)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -159,16 +162,12 @@ class Wire(Http2Connection, asyncio.Protocol):
         if following < inf and not self.lost:
             self.watch(following)
 
-    def _check_hello(self) -> None:
-        if self.settled:
-            self._check_silence()
-        else:
-            self.abort(f"no HTTP/2 within {self.guard.handshake} s")
-
     def _check_silence(self) -> None:
         """Ping a peer that has said nothing for the interval; give up one that does not answer."""
         now = time.monotonic()
         self.on_stall(now)
+        if not self.settled and now >= self._hello_by:
+            self.abort(f"no HTTP/2 within {self.guard.handshake} s")
         if self.lost:
             return
         keepalive = self.keepalive
@@ -180,9 +179,11 @@ class Wire(Http2Connection, asyncio.Protocol):
                 return
         elif due <= 0:
             due = keepalive.interval
-            if not self.client or self.streams:
+            if self.settled and (self.streams or not self.client):
                 self._pinged, due = now, keepalive.timeout
                 self.send(frame(PING, 0, 0, _PING))
+        if not self.settled:
+            due = min(due, self._hello_by - now)
         self._silence = self.loop.call_later(max(due, 0.001), self._check_silence)
 
 
