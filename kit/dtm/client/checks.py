@@ -33,7 +33,9 @@ def check_options(options: Options) -> Options:
         check_whole(name, getattr(options, name))
     for key, text in options.branch_headers.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise InvalidCall(f"branch_headers[{key!r}]: {text!r} is not text; give texts only")
+            raise InvalidCall(
+                f"branch_headers[{key!r}]: {type(text).__name__} cannot be a header; give texts"
+            )
     return options
 
 

@@ -22,7 +22,14 @@ from kit.errors.codes import GrpcCode
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of an answer that are read."""
 
+MAX_TEXT = 4_096
+"""Bytes of an answer that errors repeat."""
+
 JSON = "application/json"
+KEEPALIVE_S = 4.0
+"""Idle connections are kept for less than servers do (uvicorn: 5 s), so that a request hardly ever
+meets one that is being closed."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_CONNECTIONS = 1_000
 
@@ -41,8 +48,9 @@ class HttpReply:
 
     @property
     def text(self) -> str:
-        """The body for people."""
-        return self.body.decode(errors="replace").strip() or f"HTTP {self.status} without a body"
+        """The body for people, as much as they read."""
+        text = self.body[:MAX_TEXT].decode(errors="replace").strip()
+        return text or f"HTTP {self.status} without a body"
 
 
 class HttpExchange:
@@ -110,7 +118,9 @@ class HttpExchange:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_MAX_CONNECTIONS),
+                connector=aiohttp.TCPConnector(
+                    limit=_MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 headers={"User-Agent": "dtm-client"},

@@ -366,7 +366,7 @@ def test_a_gid_that_cannot_be_kept_is_refused(gid: str, words: str) -> None:
     [
         (Options(timeout_to_fail=-1), "timeout_to_fail: -1 is negative"),
         (Options(retry_interval=1.5), "retry_interval: 1.5 is not a whole number"),  # type: ignore[arg-type]
-        (Options(branch_headers={"a": 1}), "'a'.*: 1 is not text"),  # type: ignore[dict-item]
+        (Options(branch_headers={"a": 1}), "'a'.*: int cannot be a header"),  # type: ignore[dict-item]
     ],
 )
 def test_options_that_cannot_travel_are_refused(options: Options, words: str) -> None:
