@@ -1,13 +1,15 @@
 """MongoDB: a session of pymongo, called and awaited.
 
 The rows are documents of collection ``dtm_barrier.barrier``, inserted by upsert: in a transaction
-of MongoDB a duplicate key would end it. Two calls at once meet in a write conflict, which ends the
-later one; its coordinator asks again.
+of MongoDB a duplicate key would end it. Two calls at once meet in a write conflict at the unique
+index, which :func:`kit.dtm.barrier.mongo.create_index` makes and nothing works without; it ends the
+later one, and its coordinator asks again.
 
 Source: dtm-labs/dtm client/dtmcli/barrier_mongo.go.
 """
 # ruff: noqa: D102 - what the methods promise is said by `Link`
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from kit.dtm.barrier.errors import BarrierError
 from kit.dtm.barrier.flow import Flow
 from kit.dtm.barrier.links import Link, not_a_connection
 from kit.dtm.barrier.rule import Primitive, ReadReason, Row
+from kit.dtm.barrier.sql import check_table
 
 DEFAULT_COLLECTION = "dtm_barrier.barrier"
 
@@ -25,13 +28,10 @@ class MongoLink(Link):
     """One call over a session of pymongo."""
 
     def __init__(self, session: Any, table: str, *, awaited: bool) -> None:
-        database, _, collection = (table or DEFAULT_COLLECTION).partition(".")
-        if not collection:
-            raise BarrierError(f"barrier table {table!r}: write database.collection for MongoDB")
         self.awaited = awaited
         self.joined = False
         self._session = session
-        self._rows = session.client[database][collection]
+        self._rows = collection_of(session.client, table)
 
     def begin(self) -> Flow[None]:
         self.joined = self._session.in_transaction
@@ -47,7 +47,9 @@ class MongoLink(Link):
             return None if found is None else str(found["reason"])
         new = set()
         for row in primitive.rows:
-            rest = {"$setOnInsert": {"trans_type": row.trans_type, "reason": row.reason}}
+            now = datetime.now(UTC)
+            new_row = {"trans_type": row.trans_type, "reason": row.reason, "create_time": now}
+            rest = {"$setOnInsert": new_row}
             update = partial(self._rows.update_one, _key(row), rest, upsert=True)
             result = yield partial(update, session=self._session)
             if result.upserted_id is not None:
@@ -64,6 +66,18 @@ class MongoLink(Link):
     def abandon(self) -> Flow[None]:
         if self._session.in_transaction:
             yield self._session.abort_transaction
+
+
+def collection_of(client: Any, table: str) -> Any:
+    """Where the rows are.
+
+    Raises:
+        BarrierError: ``table`` is no name of a database and a collection.
+    """
+    database, _, collection = check_table(table or DEFAULT_COLLECTION).partition(".")
+    if not collection:
+        raise BarrierError(f"barrier table {table!r}: write database.collection for MongoDB")
+    return client[database][collection]
 
 
 def _key(row: Row) -> dict[str, str]:
