@@ -33,7 +33,7 @@ class Every:
     Raises:
         ValueError: ``seconds`` is not above 0.
 
-    >>> Every(15).after(32)
+    >>> Every(15).after(32.0)
     45.0
     """
 

@@ -141,7 +141,7 @@ def _describe(span: Span, info: CallInfo, request: Any, reply: Any) -> None:
 def _of_http(info: CallInfo) -> Mapping[str, AttributeValue]:
     """What an HTTP transport tells beside the rest: verb, route template, path."""
     told = (
-        ("http.method", "method"),
+        ("http.method", "verb"),
         ("http.route", "path_template"),
         ("http.target", "path"),
     )

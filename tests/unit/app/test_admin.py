@@ -15,6 +15,7 @@ from api.trans.v1 import trans_pb2, trans_pb2_grpc
 from kit.app import AdminServer, App
 from kit.middleware.metrics import Metrics
 from kit.transport.grpc import GrpcServer
+from kit.transport.http import HttpServer
 
 SCANNED = (
     "/",
@@ -228,30 +229,39 @@ class TestInAnApp:
             async def TransOut(self, _r: Any, _c: Any) -> trans_pb2.Response:  # noqa: N802
                 return trans_pb2.Response()
 
-        server = GrpcServer(address="127.0.0.1:0")
-        trans_pb2_grpc.add_TransServicer_to_server(Trans(), server.services)
+        async def hello(_request: Any) -> dict[str, str]:
+            return {}
+
+        grpc_server = GrpcServer(address="127.0.0.1:0")
+        trans_pb2_grpc.add_TransServicer_to_server(Trans(), grpc_server.services)
+        http_server = HttpServer(address="127.0.0.1:0")
+        http_server.get("/hello/{name}", hello)
         admin = AdminServer(":0", metrics=Metrics())
-        found: dict[str, int] = {}
-        names: list[str] = []
+        found: dict[str, dict[str, int]] = {"http": {}, "admin": {}}
 
         async def scan() -> None:
-            for path in SCANNED:
-                target = urlsplit(admin.url)
-                reader, writer = await asyncio.open_connection(target.hostname, target.port)
-                writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-                found[path] = int((await reader.read()).split(b" ")[1])
-                writer.close()
-            names.extend(server._services.names())
+            for name, url in (("http", http_server.endpoint), ("admin", admin.url)):
+                target = urlsplit(url or "")
+                for path in (*SCANNED, "/hello/ann"):
+                    reader, writer = await asyncio.open_connection(target.hostname, target.port)
+                    writer.write(
+                        f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+                    )
+                    found[name][path] = int((await reader.read()).split(b" ")[1])
+                    writer.close()
             app.stop()
 
-        app = App(servers=[server, admin], signals=(), after_start=[scan])
+        app = App(servers=[grpc_server, http_server, admin], signals=(), after_start=[scan])
         await app.run()
-        assert {path for path, status in found.items() if status != 404} == {
-            "/healthz",
-            "/readyz",
-            "/metrics",
+        served = {
+            name: {path for path, status in pages.items() if status == 200}
+            for name, pages in found.items()
         }
-        assert names == [
+        assert served == {"http": {"/hello/ann"}, "admin": {"/healthz", "/metrics"}}
+        others = {status for pages in found.values() for status in pages.values()} - {200}
+        # 503: /readyz of an app that still starts; 301: the router of HTTP cleans paths
+        assert others <= {301, 404, 503}
+        assert grpc_server._services.names() == [
             "api.trans.v1.Trans",
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
