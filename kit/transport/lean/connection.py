@@ -540,13 +540,14 @@ class Http2Connection:
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 bytes")
         if self._idle(stream_id):
             raise _protocol(f"RST_STREAM on stream {stream_id}, which was never opened")
-        stream = self.forget(stream_id)
-        if stream is None:
+        if stream_id not in self.streams:
             self._spend("RST_STREAM frames")
-        else:
-            if not self.client:
-                self._spend_reset()
-            self.on_reset(stream, unpack_u32(payload)[0])
+            return
+        if not self.client:
+            self._spend_reset()
+        stream = self.forget(stream_id)
+        assert stream is not None
+        self.on_reset(stream, unpack_u32(payload)[0])
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:

@@ -66,6 +66,7 @@ _OPEN = ((":status", "200"), CONTENT_TYPE, ACCEPT_ENCODING)
 _OK = (("grpc-status", "0"),)
 _DRAIN_PING = b"kit-away"
 _DRAIN_WAIT = 1.0
+_FIRST_MESSAGE_WAIT = 0.05
 _NO_GRPC = b"This port speaks gRPC: POST, content-type application/grpc.\n"
 _CUT = "Server shutting down"
 
@@ -86,6 +87,7 @@ class ServerStream(Stream):
     grown = 0.0  # when it was first seen without progress; 0 for never
     reader: asyncio.Future[None] | None = None
     writer: asyncio.Future[None] | None = None
+    refusal: RpcFailed | None = None  # why nobody serves it
     failure: RpcFailed | None = None  # what reading meets after the messages
 
     def __init__(self, stream_id: int, connection: "ServerConnection", head: RequestHead) -> None:
@@ -214,7 +216,7 @@ class ServerConnection(Wire):
         stream.received = end
         self.streams[stream_id] = stream
         if failure is not None:
-            self.fail_call(stream, failure)
+            self._turn_away(stream, failure, end=end)
             return
         stream.route = route
         if head.timeout is not None:
@@ -226,10 +228,24 @@ class ServerConnection(Wire):
         if end:
             self.on_data(stream, b"", end=True)
 
+    def _turn_away(self, stream: ServerStream, failure: RpcFailed, *, end: bool) -> None:
+        """Fail a call that nobody serves, once its message is there.
+
+        grpcio's clients take it amiss when a call ends while they still write its first message.
+        """
+        if end:
+            self.fail_call(stream, failure)
+            return
+        stream.refusal = failure
+        self.loop.call_later(_FIRST_MESSAGE_WAIT, self.fail_call, stream, failure)
+
     def on_data(self, stream: Stream, payload: bytes, *, end: bool) -> None:
         """A part of a request."""
         assert isinstance(stream, ServerStream)
         head = stream.head
+        if stream.refusal is not None:
+            self.fail_call(stream, stream.refusal)
+            return
         if head.length is not None:
             stream.size += len(payload)
             if stream.size > head.length or (end and stream.size < head.length):

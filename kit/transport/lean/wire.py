@@ -182,6 +182,7 @@ class Wire(Http2Connection, asyncio.Protocol):
             if self.settled and (self.streams or not self.client):
                 self._pinged, due = now, keepalive.timeout
                 self.send(frame(PING, 0, 0, _PING))
+        due = min(due, keepalive.interval)  # stalled calls are looked for in any case
         if not self.settled:
             due = min(due, self._hello_by - now)
         self._silence = self.loop.call_later(max(due, 0.001), self._check_silence)
