@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kit.transport.http.client import HttpClient
-    from kit.transport.http.cors import cors
+    from kit.transport.http.crossorigin import cors
     from kit.transport.http.exchange import HttpCallInfo, Limits
     from kit.transport.http.replies import Envelope, Raw, Redirect
     from kit.transport.http.routes import HttpRequest
@@ -30,7 +30,7 @@ _HOMES = {
     "Part": "upload",
     "Raw": "replies",
     "Redirect": "replies",
-    "cors": "cors",
+    "cors": "crossorigin",
     "parts": "upload",
 }
 

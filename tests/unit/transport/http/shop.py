@@ -157,7 +157,7 @@ class Side:
     seen: list[str] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
-    async def ask(self, verb: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    async def ask(self, verb: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request as it is written; ``content_type`` and such are headers."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         url = URL(f"{self.url}{path}", encoded=True)

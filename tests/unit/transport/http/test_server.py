@@ -1,10 +1,10 @@
 """What a client of the HTTP server observes: spec §7 to §9 and §11."""
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from starlette.responses import PlainTextResponse
 
@@ -424,7 +424,7 @@ async def test_a_body_that_is_too_large_is_413_and_the_client_reads_it() -> None
     """Declared or in chunks; 100 MB are not kept."""
     async with shop_side(limits=Limits(body_bytes=1000)) as side:
         headers = {"content_type": "application/json"}
-        answer = await side.ask("POST", "/v1/items", b"x" * 5_000_000, **headers)
+        answer = await side.ask("POST", "/v1/items", io.BytesIO(b"x" * 5_000_000), **headers)
         assert (answer.status, answer.json["reason"]) == (413, "BODY_TOO_LARGE")
 
         async def chunks() -> Any:
@@ -497,15 +497,24 @@ async def test_a_request_too_many_is_503() -> None:
 
 async def test_stop_lets_running_requests_finish_and_refuses_new_ones() -> None:
     """Idle connections are closed at once."""
-    async with shop_side() as side:
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def waiting(_request: HttpRequest) -> Any:
+        entered.set()
+        await gate.wait()
+        return "done"
+
+    async with shop_side(lambda server: server.get("/wait", waiting)) as side:
         idle, _ = await side.connect()
-        running = asyncio.create_task(side.json("POST", "/v1/echo", "{}"))
-        await asyncio.sleep(0)
-        await side.server.stop(5)
-        assert (await running).status in {200}
+        running = asyncio.create_task(side.ask("GET", "/wait"))
+        await entered.wait()
+        stopping = asyncio.create_task(side.server.stop(5))
         assert await idle.read() == b""
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await side.session.get(side.url)
+        with pytest.raises(OSError, match="Connect"):
+            await side.connect()
+        gate.set()
+        assert (await running).json == "done"
+        await stopping
 
 
 def test_a_rule_that_does_not_fit_its_message_is_refused_at_registration() -> None:
