@@ -22,6 +22,7 @@ from kit.dtm.server.service import Service
 from kit.dtm.server.web import web_app
 from kit.dtm.store import Store
 from kit.transport.grpc import GrpcServer
+from kit.transport.grpc.engines import EngineName
 
 logger = log.get_logger()
 
@@ -41,6 +42,7 @@ class Coordinator:
         archive: path of the file that finished transactions go to before they are deleted.
         lease_s: seconds that another coordinator waits before it takes over from a dead one.
         coalesce: the success of a middle branch may be written with what follows it.
+        grpc_engine: what speaks HTTP/2 below the gRPC API, ``grpcio`` or ``lean``.
         on_alert: told of branches that give no usable answer; must not block.
         metrics: what is counted.
         check_target: raises ValueError for the URL of a branch that must not be called.
@@ -62,6 +64,7 @@ class Coordinator:
         archive: str = "",
         lease_s: float = 10.0,
         coalesce: bool = True,
+        grpc_engine: EngineName = "grpcio",
         on_alert: Callable[[Transaction, Alert], None] = lambda _, __: None,
         metrics: Metrics | None = None,
         check_target: Callable[[str], None] = lambda _: None,
@@ -106,6 +109,7 @@ class Coordinator:
             address=grpc_address,
             custom_health=True,  # dtm has no health service; kratos clients take that for healthy
             descriptor_pools=(reflection_pool(),),
+            engine=grpc_engine,
         )
         DtmGrpcApi(self.service, self.metrics.observe_request).register(self._grpc)
         self._http: HttpServer | None = None

@@ -113,7 +113,7 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
         driver: Driver = DirectDriver() if service.driver == "default" else KratosDriver()
 
         def connect(address: str) -> GrpcClient:
-            return GrpcClient(address, discovery=registry)
+            return GrpcClient(address, discovery=registry, engine=settings.grpc_engine)
 
         metrics = Metrics()
         caller = BranchCaller(
@@ -145,6 +145,7 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
             keep_s=settings.store.finished_data_expire,
             archive=settings.store.archive_path,
             coalesce=not settings.update_branch_sync,
+            grpc_engine=settings.grpc_engine,
             on_alert=partial(_alert, alerts),
             metrics=metrics,
             check_target=caller.targets.check,
