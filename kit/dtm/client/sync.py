@@ -20,6 +20,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from kit.dtm import client as awaited
@@ -393,7 +394,11 @@ class Branch(_Calls):
         """See :meth:`kit.dtm.client.workflow.Branch.do`; ``action`` runs in this thread."""
 
         async def make(here: Here) -> bytes:
-            return await self._branch.do(lambda barrier: here(action, barrier))
+            @wraps(action)  # whose name labels the record
+            async def act(barrier: BranchBarrier) -> Payload:
+                return await here(action, barrier)
+
+            return await self._branch.do(act)
 
         return self._client.run(make)
 
@@ -410,9 +415,12 @@ class Branch(_Calls):
 
         async def make(here: Here) -> bytes:
             database = _XaDatabase(self._client, connect, here, self._here)
-            return await self._branch.do_xa(
-                database, lambda connection: _caller.get()(action, connection)
-            )
+
+            @wraps(action)
+            async def act(connection: C) -> Payload:
+                return await _caller.get()(action, connection)
+
+            return await self._branch.do_xa(database, act)
 
         return self._client.run(make)
 
@@ -524,6 +532,7 @@ class Workflows:
         *,
         options: Options | None = None,
         compensate_error_branch: bool = False,
+        labels: bool = False,
     ) -> Callable[[F], F]:
         """See :meth:`kit.dtm.client.workflow.Workflows.register`."""
         if name in self._registered:
@@ -536,7 +545,10 @@ class Workflows:
 
             def register(workflows: awaited_workflow.Workflows) -> None:
                 workflows.register(
-                    name, options=options, compensate_error_branch=compensate_error_branch
+                    name,
+                    options=options,
+                    compensate_error_branch=compensate_error_branch,
+                    labels=labels,
                 )(run)
 
             self._registered[name] = register

@@ -539,3 +539,62 @@ async def test_the_status_of_an_answer_counts_and_not_its_words(
 
     assert b"FAILURE" in await workflows.execute("wordy", "wf-23")
     assert business.heard[0].how == "PUT"
+
+
+async def test_labels_tell_steps_that_changed_places(
+    client: DtmClient, workflows: Workflows, business: Business
+) -> None:
+    """The first step that is another one is named, by what it did and what it would do."""
+    names = ["out", "in"]
+    crashes: list[Exception] = [LookupError("the process dies here")]
+
+    async def note(_: BranchBarrier) -> bytes:
+        return b"noted"
+
+    async def forget(_: BranchBarrier) -> bytes:
+        return b"forgotten"
+
+    actions = [note, forget]
+
+    @workflows.register("labelled", labels=True)
+    async def labelled(wf: Workflow, _: bytes) -> list[str]:
+        replies = [await wf.new_branch().post(business.url(name)) for name in names]
+        given = await wf.new_branch().do(actions[0])
+        if crashes:
+            raise crashes.pop()
+        return [*(reply.data.decode() for reply in replies), given.decode()]
+
+    with pytest.raises(LookupError):
+        await workflows.execute("labelled", "wf-24")
+    names.reverse()
+    with pytest.raises(WorkflowChanged) as raised:
+        await workflows.execute("labelled", "wf-24")
+    assert "step 01 action is recorded as 'POST /out', but the code asks for 'POST /in'" in str(
+        raised.value
+    )
+    names.reverse()
+    actions.reverse()
+    with pytest.raises(WorkflowChanged, match=r"step 03 action is recorded as 'do .*note'"):
+        await workflows.execute("labelled", "wf-24")
+    actions.reverse()
+    assert await workflows.execute("labelled", "wf-24") == b'["OK","OK","noted"]'
+    assert business.names() == ["out", "in"]
+
+
+async def test_a_labelled_failure_keeps_its_text(workflows: Workflows) -> None:
+    """And so does one that was recorded before there were labels."""
+    done: Counter[str] = Counter()
+
+    @workflows.register("labelled", labels=True)
+    async def labelled(wf: Workflow, _: bytes) -> None:
+        try:
+            await wf.new_branch().do(counted(done, "step", raises=[NO]))
+        except Failure as exc:
+            done[exc.message] += 1
+        if done["no money"] < 2:
+            raise BROKEN
+
+    with pytest.raises(InternalServer):
+        await workflows.execute("labelled", "wf-25")
+    await workflows.execute("labelled", "wf-25")
+    assert done == {"step": 1, "no money": 2}

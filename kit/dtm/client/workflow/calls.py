@@ -5,6 +5,7 @@ Source: dtm-labs/dtm client/workflow/workflow.go (NewRequest, Interceptor), util
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, cast
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -63,7 +64,7 @@ class Calls:
             reply = await self._branches.request(method, url, self.barrier, body, sent)
             return reply.data
 
-        return BranchReply(await self._through(perform))
+        return BranchReply(await self._through(perform, f"{method} {urlsplit(url).path}"))
 
     async def call(self, url: str, payload: Payload = None) -> BranchReply:
         """Call a branch by its URL: POST over HTTP, or a gRPC method.
@@ -83,7 +84,7 @@ class Calls:
             reply = await self._branches.call(url, self.barrier, data, headers=self._headers)
             return reply.data
 
-        return BranchReply(await self._through(perform))
+        return BranchReply(await self._through(perform, f"call {urlsplit(url).path}"))
 
     def grpc(self, client: GrpcClient) -> grpc.aio.Channel:
         """``client`` for generated stubs, whose unary calls are calls of this branch.
@@ -114,14 +115,14 @@ class Calls:
             except Error as exc:
                 raise grpc_outcome(exc, f"call of {client.target}{method}") from exc
 
-        return await self._through(perform)
+        return await self._through(perform, f"call {method}")
 
     def misfit(self, exc: Exception) -> Error:
         """The error for an answer that is not of the type which the code expects."""
         return RpcError(GrpcCode.INTERNAL, f"the reply cannot be decoded: {exc}")
 
-    async def _through(self, perform: Perform) -> bytes:
-        """The answer of ``perform``."""
+    async def _through(self, perform: Perform, what: str) -> bytes:
+        """The answer of ``perform``, which does ``what``."""
         return await perform()
 
 

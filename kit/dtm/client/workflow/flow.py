@@ -14,7 +14,7 @@ from kit.dtm.client.messages import BranchRequest
 from kit.dtm.client.payloads import Payload, check_text, data_bytes
 from kit.dtm.client.transport import Step
 from kit.dtm.client.workflow.calls import Calls, Perform
-from kit.dtm.client.workflow.progress import Progress
+from kit.dtm.client.workflow.progress import Progress, labelled
 from kit.dtm.client.workflow.xa import XaResource
 from kit.dtm.core.model import Options
 from kit.dtm.errors import Failure
@@ -99,7 +99,7 @@ class Branch(Calls):
         async def perform() -> bytes:
             return data_bytes(await action(self.barrier), f"result of step {self.branch_id}")
 
-        return await self._through(perform)
+        return await self._through(perform, f"do {_named(action)}")
 
     async def do_xa(
         self, resource: XaResource[C], action: Callable[[C], Awaitable[Payload]]
@@ -132,7 +132,7 @@ class Branch(Calls):
             return given
 
         try:
-            return await self._recorded(perform, xa=True)
+            return await self._recorded(perform, f"do_xa {_named(action)}", xa=True)
         finally:
             for op in (Op.COMMIT, Op.ROLLBACK):
                 flow.at_end(op, self.branch_id, lambda phase: resource.finish(phase.barrier))
@@ -155,10 +155,10 @@ class Branch(Calls):
         self._flow.at_end(op, self.branch_id, callback)
         return self
 
-    async def _through(self, perform: Perform) -> bytes:
-        return await self._recorded(perform)
+    async def _through(self, perform: Perform, what: str) -> bytes:
+        return await self._recorded(perform, what)
 
-    async def _recorded(self, perform: Perform, *, xa: bool = False) -> bytes:
+    async def _recorded(self, perform: Perform, what: str, *, xa: bool = False) -> bytes:
         if self._acted:
             raise InvalidCall(
                 f"branch {self.branch_id}: one branch can have only one action; "
@@ -171,9 +171,10 @@ class Branch(Calls):
             if xa and flow.progress.began_xa(self.branch_id):
                 raise Failure(NOT_RESUMABLE)
             step = await self._perform(perform)
-            await flow.record(step)
+            await flow.record(labelled(step, what) if flow.labels else step)
         else:
             flow.replay(self.branch_id)
+            step = flow.progress.without_label(step, what) if flow.labels else step
         if step.status == BranchStatus.FAILED:
             flow.failed(self.branch_id)
             raise Failure(step.data.decode(errors="replace"))
@@ -196,6 +197,7 @@ class Workflow:
     Attributes:
         name: it is registered under.
         gid: of its transaction.
+        labels: whether a record says which step it is of.
     """
 
     def __init__(
@@ -207,12 +209,14 @@ class Workflow:
         options: Options,
         *,
         compensate_error_branch: bool,
+        labels: bool = False,
     ) -> None:
         self.client = client
         self.name = name
         self.gid = gid
         self.options = options
         self.progress = progress
+        self.labels = labels
         self._compensate_error_branch = compensate_error_branch
         self._ids = BranchIds()
         self._ended = False
@@ -296,3 +300,7 @@ class Workflow:
                 f"raised Failure ({exc.message}); it has to succeed in the end: raise another "
                 "error to be called again"
             ) from exc
+
+
+def _named(action: object) -> str:
+    return getattr(action, "__qualname__", type(action).__qualname__)

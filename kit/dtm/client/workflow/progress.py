@@ -4,18 +4,34 @@ A workflow is resumed by running its code again: every step that is recorded is 
 record, the first one that is not is done. That holds only while the code asks for the same steps.
 What a record can tell is checked: a recorded step that the code no longer asks for, a plain step
 where an XA one is recorded, a commit callback recorded where the code now rolls back, a reply that
-is not of the step's type. Two steps of one kind that changed places look alike in dtm's records.
+is not of the step's type.
+
+Two steps of one kind that changed places look alike in dtm's records. A workflow registered with
+``labels`` tells them apart: what a step gave is recorded behind a line that says which step it was.
 
 Source: dtm-labs/dtm client/workflow/imp.go (loadProgresses, getStepResult), which checks nothing.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from kit.dtm.client.errors import WorkflowChanged
 from kit.dtm.client.transport import Step
 from kit.dtm.wire import BranchStatus, Op
 
 WAY_OUT = "run the code that it was begun with until it has ended, or stop it by force"
+
+_MARK = b"\x1e"
+"""Begins a label; neither JSON nor protobuf can begin so."""
+
+
+def labelled(step: Step, what: str) -> Step:
+    r"""``step``, whose data say that it did ``what``.
+
+    >>> labelled(Step("01", "action", "succeed", b"ok"), "POST /out").data
+    b'\x1ePOST /out\nok'
+    """
+    return replace(step, data=_MARK + what.encode() + b"\n" + step.data)
 
 
 class Progress:
@@ -49,6 +65,21 @@ class Progress:
         """Whether the business of an XA step was done by a run that ended before its prepare."""
         step = self._steps.get((branch_id, Op.BUSINESS))
         return step is not None and step.status == BranchStatus.SUCCEED
+
+    def without_label(self, step: Step, what: str) -> Step:
+        """``step`` as it was before :func:`labelled`; one without a label is as it was.
+
+        Raises:
+            WorkflowChanged: it did something else than ``what``, which the code asks for.
+        """
+        if not step.data.startswith(_MARK):
+            return step
+        label, _, data = step.data[1:].partition(b"\n")
+        did = label.decode(errors="replace")
+        if did != what:
+            why = f"is recorded as '{did}', but the code asks for '{what}'"
+            raise self.changed(step.branch_id, step.op, why)
+        return replace(step, data=data)
 
     def check_code_ended(self) -> None:
         """All recorded steps were asked for again.

@@ -51,6 +51,7 @@ class _Registered:
     code: Code
     options: Options
     compensate_error_branch: bool
+    labels: bool
 
 
 class Workflows:
@@ -101,6 +102,7 @@ class Workflows:
         *,
         options: Options | None = None,
         compensate_error_branch: bool = False,
+        labels: bool = False,
     ) -> Callable[[F], F]:
         """A decorator that makes a function the workflow ``name``.
 
@@ -108,6 +110,9 @@ class Workflows:
             name: the same in every process that may resume it.
             options: laid over those of all workflows.
             compensate_error_branch: a branch that said no is rolled back as well.
+            labels: what a step gave is recorded with the path that was called, or the name of the
+                function that was done: changed code is then noticed at the first step that is
+                another. Go's client does not know them; leave it on, or off, while workflows run.
 
         Raises:
             InvalidCall: the name is taken or empty.
@@ -119,7 +124,7 @@ class Workflows:
         laid = self._options.overlaid(check_options(options or Options()))
 
         def keep(code: F) -> F:
-            self._registered[name] = _Registered(code, laid, compensate_error_branch)
+            self._registered[name] = _Registered(code, laid, compensate_error_branch, labels)
             return code
 
         return keep
@@ -227,6 +232,7 @@ class Workflows:
             Progress(name, gid, state.steps),
             request.options,
             compensate_error_branch=registered.compensate_error_branch,
+            labels=registered.labels,
         )
         result = b""
         failure: Failure | None = None
