@@ -1,6 +1,7 @@
 """Barrier and business commit together or the barrier says so: in every driver, as it is used."""
 
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -360,6 +361,98 @@ def test_pymysql_business_cannot_commit(my: Any) -> None:
         with pytest.raises(CommitsApart):
             barrier(f"my-apart-{name}-{my.get_autocommit()}").call(my, business)
     assert "commit" not in vars(my)
+
+
+def test_pymysql_business_that_ends_the_transaction_and_goes_on_is_found_out(my: Any) -> None:
+    """Without autocommit the next statement begins another one, which has no barrier's row."""
+    for word in ("COMMIT", "ROLLBACK"):
+
+        def end_and_go_on(word: str = word) -> None:
+            banks.percent(my, word)
+            my_add(my, "my-on")()
+
+        with pytest.raises(CommitsApart):
+            barrier(f"my-on-{word}-{my.get_autocommit()}").call(my, end_and_go_on)
+
+
+@pytest.mark.parametrize("make", [banks.asyncmy_bank, banks.aiomysql_bank])
+async def test_awaited_business_that_ends_the_transaction_and_goes_on_is_found_out(
+    mariadb: MariadbServer, make: Any
+) -> None:
+    async with make(mariadb, autocommit=False)._connect() as connection:
+
+        async def end_and_go_on() -> None:
+            await banks.apercent(connection, "COMMIT")
+            await banks.apercent(connection, banks.INSERT, "amy-on", 1)
+
+        with pytest.raises(CommitsApart):
+            await barrier(f"amy-on-{make.__name__}").acall(connection, end_and_go_on)
+
+
+def deadlock(mine: Any, other: Any, base: int) -> None:
+    """Have the server choose ``mine`` as the victim, for it has changed less."""
+    locked = threading.Event()
+
+    def cross() -> None:
+        for number in range(50):
+            my_add(other, f"weight-{number}")()
+        banks.percent(other, "UPDATE effect SET amount = 2 WHERE id = {}", base + 1)
+        locked.set()
+        banks.percent(other, "UPDATE effect SET amount = 2 WHERE id = {}", base)
+        other.commit()
+
+    banks.percent(mine, "UPDATE effect SET amount = 3 WHERE id = {}", base)
+    crossing = threading.Thread(target=cross)
+    crossing.start()
+    locked.wait(10)
+    with pytest.raises(pymysql.OperationalError, match="Deadlock"):
+        banks.percent(mine, "UPDATE effect SET amount = 3 WHERE id = {}", base + 1)
+    crossing.join(10)
+
+
+def test_pymysql_business_that_swallows_a_deadlock_is_not_done(mariadb: MariadbServer) -> None:
+    """The server rolled everything back, the barrier's row as well."""
+    options = banks.mysql_options(mariadb, database="business")
+    with pymysql.connect(**options) as mine, pymysql.connect(**options) as other:
+        for number in (900_001, 900_002):
+            banks.percent(
+                other, f"INSERT INTO effect (id, name, amount) VALUES ({number}, 'deadlock', 1)"
+            )
+        other.commit()
+
+        def swallow_and_go_on() -> None:
+            deadlock(mine, other, 900_001)
+            my_add(mine, "my-deadlock")()
+
+        with pytest.raises(CommitsApart):
+            barrier("my-deadlock").call(mine, swallow_and_go_on)
+        assert my_amounts(mine, "my-deadlock") == []
+        mine.rollback()
+        assert barrier("my-deadlock").call(mine, my_add(mine, "my-deadlock")) is Outcome.DONE
+
+
+def test_django_business_that_swallows_an_error_is_not_done(postgres: PostgresSettings) -> None:
+    banks.django_bank(
+        "swallow",
+        ENGINE="django.db.backends.postgresql",
+        NAME=postgres["database"],
+        HOST=postgres["host"],
+        PORT=postgres["port"],
+        USER=postgres["user"],
+        PASSWORD=postgres["password"],
+    )
+    from django.db import DataError, connections
+
+    connection = connections["swallow"]
+
+    def swallow() -> None:
+        with pytest.raises(DataError):
+            banks.percent(connection, "SELECT 1 / 0")
+
+    with pytest.raises(CommitsApart):
+        barrier("dj-swallow").call(connection, swallow)
+    assert barrier("dj-swallow").call(connection, lambda: None) is Outcome.DONE
+    connection.close()
 
 
 def test_pymysql_sees_who_rolled_it_back_after_it_read_a_snapshot(mariadb: MariadbServer) -> None:

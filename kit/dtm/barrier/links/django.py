@@ -12,6 +12,7 @@ from django.db import transaction
 
 from kit.dtm.barrier.flow import Flow
 from kit.dtm.barrier.links import Answer, Link, SqlLink, not_a_connection
+from kit.dtm.barrier.links.poison import IN_ERROR
 from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 
 
@@ -45,7 +46,11 @@ class DjangoLink(SqlLink):
     def still_open(self) -> Flow[bool]:
         yield from ()
         # A database error that was swallowed makes Django roll the block back in silence.
-        return self._connection.in_atomic_block and not self._connection.needs_rollback
+        if not self._connection.in_atomic_block or self._connection.needs_rollback:
+            return False
+        if self.sql.family is not Family.POSTGRES:
+            return True
+        return bool(self._connection.connection.info.transaction_status != IN_ERROR)
 
     def commit(self) -> Flow[None]:
         yield self._leave(None)

@@ -5,13 +5,14 @@ What the server says of its state with every answer is enough to see whether a t
 # ruff: noqa: D102 - what the methods promise is said by `Link`
 
 import importlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from kit.dtm.barrier.flow import Flow
 from kit.dtm.barrier.links import Answer, Link, SqlLink, commit_refused, not_a_connection
-from kit.dtm.barrier.rule import Primitive
+from kit.dtm.barrier.rule import InsertAbsent, Primitive, ReadReason
 from kit.dtm.barrier.sql import Family, Sql, Statement, percent_s
 
 _IN_TRANSACTION = 0x0001
@@ -33,6 +34,8 @@ class MysqlLink(SqlLink):
         self._cursor_class = _plain_cursor(driver)
         self._ready_made = driver != "aiomysql"  # whose cursor() is awaited
         self._guards = ExitStack()
+        self._watch = _Watch(connection, awaited=self.awaited)
+        self._own_row: ReadReason | None = None
 
     def begin(self) -> Flow[None]:
         self.joined = self._in_transaction
@@ -40,6 +43,7 @@ class MysqlLink(SqlLink):
             yield self._connection.begin
         # Otherwise the server begins with the first statement.
         self._guards.enter_context(commit_refused(self._connection))
+        self._guards.enter_context(self._watch)
 
     def execute(self, statement: Statement) -> Flow[Answer]:
         text, values = statement
@@ -69,12 +73,18 @@ class MysqlLink(SqlLink):
         # The drivers pass over the state that comes behind rows. Whoever ends the transaction from
         # here on hears of it in an answer without rows.
         self._connection.server_status |= _IN_TRANSACTION
+        if isinstance(primitive, InsertAbsent):
+            self._own_row = ReadReason(primitive.rows[-1])
         return answer
 
     def still_open(self) -> Flow[bool]:
-        yield from ()
         self._guards.close()
-        return self._in_transaction
+        if self._watch.ended or not self._in_transaction:
+            return False
+        if not self._watch.failed or self._own_row is None:
+            return True
+        # A deadlock rolls all of a transaction back; who swallows that goes on in another one.
+        return (yield from self.answer(self._own_row)) is not None
 
     def commit(self) -> Flow[None]:
         yield self._connection.commit
@@ -86,6 +96,42 @@ class MysqlLink(SqlLink):
     @property
     def _in_transaction(self) -> bool:
         return bool((self._connection.server_status or 0) & _IN_TRANSACTION)
+
+
+class _Watch:
+    """Sees to each statement of the business whether it ended the transaction, or failed."""
+
+    def __init__(self, connection: Any, *, awaited: bool) -> None:
+        self.ended = False
+        self.failed = False
+        self._connection = connection
+        self._query = connection.query
+        self._is_awaited = awaited
+
+    def __enter__(self) -> None:
+        self._connection.query = self._awaited if self._is_awaited else self._called
+
+    def __exit__(self, *_: object) -> None:
+        del self._connection.query
+
+    def _called(self, *args: Any, **options: Any) -> Any:
+        with self._noting():
+            return self._query(*args, **options)
+
+    async def _awaited(self, *args: Any, **options: Any) -> Any:
+        with self._noting():
+            return await self._query(*args, **options)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        was_open = self._connection.server_status & _IN_TRANSACTION
+        try:
+            yield
+        except BaseException:
+            self.failed = True
+            raise
+        if was_open and not self._connection.server_status & _IN_TRANSACTION:
+            self.ended = True
 
 
 def _plain_cursor(driver: str) -> type[Any]:

@@ -15,10 +15,8 @@ from sqlalchemy.orm import Session, scoped_session
 from kit.dtm.barrier.errors import BarrierError, CommitsApart
 from kit.dtm.barrier.flow import Flow
 from kit.dtm.barrier.links import Answer, Link, SqlLink, not_a_connection
+from kit.dtm.barrier.links.poison import IN_ERROR
 from kit.dtm.barrier.sql import Family, Sql, Statement, colon
-
-_IN_ERROR = 3
-"""PQTRANS_INERROR, as psycopg and psycopg2 have it."""
 
 
 class SqlalchemyLink(SqlLink):
@@ -77,7 +75,7 @@ class SqlalchemyLink(SqlLink):
             return True
         info = getattr(self._core.connection.driver_connection, "info", None)
         if info is not None:
-            return bool(info.transaction_status != _IN_ERROR)
+            return bool(info.transaction_status != IN_ERROR)
         try:
             yield partial(self._outer.execute, text("SELECT 1"))
         except Exception:  # noqa: BLE001 - each driver has its own; all mean that it failed before
