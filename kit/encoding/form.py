@@ -55,7 +55,7 @@ class FormCodec:
         """See :meth:`kit.encoding.Codec.encode`."""
         if not isinstance(value, Message):
             raise CodecError(f"{type(value).__name__} is not a protobuf message")
-        return urlencode(sorted(pairs_of(value), key=lambda pair: pair[0])).encode()
+        return encode_pairs(pairs_of(value)).encode()
 
     def decode(self, data: bytes, kind: Any) -> Any:
         """See :meth:`kit.encoding.Codec.decode`."""
@@ -309,6 +309,22 @@ def pairs_of(message: Message, prefix: str = "") -> Iterator[tuple[str, str]]:
                 yield from _pairs(field, each, name)
         else:
             yield from _pairs(field, value, name)
+
+
+def encode_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """Pairs as one text, sorted by name."""
+    return urlencode(sorted(pairs, key=lambda pair: pair[0]))
+
+
+def value_text(field: AnyField, value: Any) -> str:
+    """The one text of a field's value, as a path has it.
+
+    Raises:
+        CodecError: it has none.
+    """
+    if field.is_repeated or (field.message_type is not None and not _has_text(value)):
+        raise CodecError(f"{field.name} has no text that could stand in a path")
+    return text_of(field, value) if field.message_type is None else _known_text(value)
 
 
 def key_text(value: Any) -> str:

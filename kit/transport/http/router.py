@@ -91,7 +91,7 @@ class Router:
         """
         cleaned = clean(path)
         if cleaned != path:
-            return Moved(quote(cleaned, safe="/:@!$&'()*+,;=~"), explained=False)
+            return Moved(_quoted(cleaned), explained=False)
         found = self._match(verb, path, websocket)
         if not self._strict_slash or path == "/":
             return None if found is None else found[1]
@@ -100,7 +100,7 @@ class Router:
         if found is None or (beside is not None and beside[0] < found[0]):
             if beside is None:
                 return None
-            return Moved(quote(other, safe="/:@!$&'()*+,;=~"), explained=True)
+            return Moved(_quoted(other), explained=True)
         return found[1]
 
     def serves(self, path: str) -> bool:
@@ -126,3 +126,7 @@ class Router:
                     route, dict(zip(route.template.names, matched.groups(), strict=True))
                 )
         return best
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe="/:@!$&'()*+,;=~", errors="replace")

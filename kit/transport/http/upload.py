@@ -168,12 +168,11 @@ class _Reader:
         return b""
 
     async def _more(self) -> None:
-        chunk = await anext(self._stream, b"")
-        while not chunk:
-            chunk = await anext(self._stream, None)
-            if chunk is None:
-                raise _broken("the body ends before its last boundary")
-        self._buffer += chunk
+        async for chunk in self._stream:
+            if chunk:
+                self._buffer += chunk
+                return
+        raise _broken("the body ends before its last boundary")
 
 
 def _boundary(content_type: str) -> bytes:
