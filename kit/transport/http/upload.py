@@ -128,8 +128,10 @@ class _Reader:
 
     async def head(self) -> bytes | None:
         """The headers of the next part; ``None`` after the last one."""
-        while self._inside and await self.chunk() is not None:
-            if self._preamble and len(self._buffer) > HEAD_BYTES:
+        skipped = 0
+        while self._inside and (piece := await self.chunk()) is not None:
+            skipped += len(piece)
+            if self._preamble and skipped > HEAD_BYTES:
                 raise _broken("no boundary at the beginning")
         self._preamble = False
         while len(self._buffer) < 2:
