@@ -382,7 +382,7 @@ async def test_awaited_business_that_ends_the_transaction_and_goes_on_is_found_o
     async with make(mariadb, autocommit=False)._connect() as connection:
 
         async def end_and_go_on() -> None:
-            await banks.apercent(connection, "COMMIT")
+            await banks.apercent(connection, "ROLLBACK")
             await banks.apercent(connection, banks.INSERT, "amy-on", 1)
 
         with pytest.raises(CommitsApart):

@@ -33,6 +33,7 @@ class MysqlLink(SqlLink):
         self._connection = connection
         self._cursor_class = _plain_cursor(driver)
         self._ready_made = driver != "aiomysql"  # whose cursor() is awaited
+        self._unseen = driver == "asyncmy"
         self._guards = ExitStack()
         self._watch = _Watch(connection, awaited=self.awaited)
         self._own_row: ReadReason | None = None
@@ -44,6 +45,8 @@ class MysqlLink(SqlLink):
         # Otherwise the server begins with the first statement.
         self._guards.enter_context(commit_refused(self._connection))
         self._guards.enter_context(self._watch)
+        # asyncmy has ways past `query`: without autocommit its transaction is always looked at.
+        self._watch.failed = self._unseen and not self._connection.get_autocommit()
 
     def execute(self, statement: Statement) -> Flow[Answer]:
         text, values = statement
