@@ -4,7 +4,7 @@ import gzip
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors.codes import GrpcCode
@@ -153,6 +153,7 @@ def test_a_1xx_only_announces_the_answer() -> None:
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(TEXT)
 def test_any_text_survives_as_a_status_message(text: str) -> None:
     pairs = status_pairs(RpcFailed(GrpcCode.ABORTED, text))
@@ -166,6 +167,7 @@ def test_a_status_message_that_is_badly_encoded_is_still_read() -> None:
     assert reply_head(block({"grpc-message": "100% %C3%A4 %zz %FF"})).message == "100% ä %zz \ufffd"
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.lists(
         st.one_of(
@@ -234,6 +236,7 @@ def message(data: bytes, flag: int = 0) -> bytes:
     return pack_prefix(flag, len(data)) + data
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.binary(max_size=50), max_size=6), st.data())
 def test_messages_come_out_whole_however_they_are_cut(messages: list[bytes], data: Any) -> None:
     stream = b"".join(message(one, 0) for one in messages)

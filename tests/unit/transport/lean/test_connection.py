@@ -9,7 +9,7 @@ import h2.events
 import h2.settings
 import pytest
 
-from kit.transport.lean import connection as module
+from kit.transport.lean.connection import PingPatience
 from kit.transport.lean.frames import (
     ACK,
     CONTINUATION,
@@ -465,8 +465,8 @@ def test_a_header_block_that_does_not_end_ends_the_connection(payload: bytes) ->
 def test_pings_that_come_too_often_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """gRPC's strikes: three early ones, unless DATA went out between them."""
     now = 0.0
-    monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    patience = module.PingPatience(5.0, strikes=2)
+    monkeypatch.setattr("kit.transport.lean.connection.time.monotonic", lambda: now)
+    patience = PingPatience(5.0, strikes=2)
     for _ in range(10):
         patience.ping(0)
         now += 5.0
