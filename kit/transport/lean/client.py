@@ -571,6 +571,10 @@ class LeanConnection:
             connection = self._current
             if connection is None or not connection.usable:
                 connection = await self._connected(deadline)
+                if not connection.usable:
+                    raise RpcFailed(
+                        GrpcCode.UNAVAILABLE, f"{self._text} closed at once", unsent=True
+                    )
             if connection.full:
                 try:
                     await connection.room(deadline)

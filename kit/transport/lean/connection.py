@@ -396,6 +396,8 @@ class Http2Connection:
         self.send_reset(failure.stream_id, failure.code)
         if stream is not None:
             self.on_reset(stream, failure.code)
+        if not self.client:
+            self._spend_reset()  # a stream that the peer made us reset is one that it reset
 
     def _headers(self, stream_id: int, flags: int, payload: bytes) -> None:
         """A whole HEADERS frame."""
@@ -435,7 +437,6 @@ class Http2Connection:
                 raise _protocol(f"a client opened stream {stream_id}, which is even")
             if len(self.streams) >= self.most_streams:
                 self.last_id = stream_id
-                self._spend_reset()
                 raise StreamFailure(stream_id, ErrorCode.REFUSED_STREAM, "too many streams")
             return True
         if stream_id not in self._reset:

@@ -8,6 +8,7 @@ written as one: see :meth:`ServerConnection._reply`. Everything else takes the l
 import asyncio
 import errno
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -566,6 +567,7 @@ class LeanServer:
         self.running = 0
         self._router = router
         self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[ServerConnection] = set()
@@ -575,6 +577,8 @@ class LeanServer:
 
     async def listen(self, host: str, port: int) -> int:
         """Bind ``host:port``."""
+        if self._tls is not None:
+            self._context = server_context(self._tls)
         self._socket = _bound(host, port)
         bound: int = self._socket.getsockname()[1]
         return bound
@@ -582,7 +586,7 @@ class LeanServer:
     async def start(self) -> None:
         """Accept calls."""
         assert self._socket is not None, "listen() comes before start()"
-        tls = None if self._tls is None else server_context(self._tls)
+        tls = self._context
         self._server = await asyncio.get_running_loop().create_server(
             lambda: ServerConnection(self),
             sock=self._socket,

@@ -193,6 +193,17 @@ async def test_nobody_who_speaks_http2_at_the_address_is_unavailable_in_time() -
         assert caught.value.status is GrpcCode.DEADLINE_EXCEEDED
 
 
+async def test_a_peer_that_greets_and_closes_is_unavailable() -> None:
+    async def leave(peer: Peer) -> None:
+        peer.writer.write(settings({}) + goaway(0, ErrorCode.NO_ERROR))
+        await peer.closed()
+
+    async with answering(leave) as address, connected(address) as to:
+        with pytest.raises(RpcFailed, match="closed at once") as caught:
+            await to.unary(METHOD, b"", (), time.monotonic() + 5)
+        assert caught.value.unsent
+
+
 async def test_a_call_may_wait_for_a_stream_no_longer_than_its_deadline() -> None:
     async def one_at_a_time(peer: Peer) -> None:
         await hello(peer, streams=1)

@@ -413,6 +413,9 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
         WHOLE + reset(1, ErrorCode.CANCEL) if number == 0 else frame(DATA, 0, 1)
     ),
     "rapid reset": rapid_reset,
+    "streams that have to be reset": lambda number: (
+        frame(HEADERS, END_HEADERS, 2 * number + 1, REQUEST) + window_update(2 * number + 1, 0)
+    ),
     "refused streams": lambda number: frame(HEADERS, END_HEADERS, 2 * number + 1, REQUEST),
 }
 
