@@ -18,7 +18,7 @@ Source: go-kratos/kratos transport/http/server.go.
 
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -160,6 +160,7 @@ class HttpServer(AsgiServer):
         *,
         unannotated: str | None = None,
         filters: Sequence[Filter] = (),
+        comments: Mapping[str, str] | None = None,
     ) -> None:
         """Serve the methods of a service that have a ``google.api.http`` rule.
 
@@ -171,12 +172,18 @@ class HttpServer(AsgiServer):
             unannotated: serve methods without a rule, too, at ``POST <this prefix>/pkg.Service/
                 Method``; ``None`` leaves them out.
             filters: around these routes only.
+            comments: of the proto file by full name, for the document; generated code brings them.
 
         Raises:
             ValueError: a rule names a field that does not exist, or has a path that cannot be read.
             TypeError: ``servicer`` lacks a method.
         """
-        self.document.add(service, prefix=self._prefix, unannotated=unannotated)
+        self.document.add(
+            service,
+            prefix=self._prefix,
+            unannotated=unannotated,
+            comments=lambda name: (comments or {}).get(name, ""),
+        )
         for method in service.methods:
             for rule in rules_of(method, unannotated=unannotated):
                 binder = Binder(rule, method, self._prefix)

@@ -129,4 +129,4 @@ async def test_a_file_is_uploaded_past_the_limit_for_messages(tmp_path: Path) ->
         form = aiohttp.FormData(quote_fields=False)
         form.add_field("note", "x" * 11, content_type="text/plain")
         async with side.session.post(f"{side.url}/upload", data=form) as reply:
-            assert reply.status == 400, "aiohttp sends one plain field as a form"
+            assert reply.status == 413, "a field has a limit of its own"
