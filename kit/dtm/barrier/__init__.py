@@ -18,6 +18,7 @@ Source: dtm-labs/dtm client/dtmcli/barrier.go, client/dtmgrpc/barrier.go.
 from kit.dtm.barrier.branch import BranchBarrier
 from kit.dtm.barrier.errors import BarrierError, CommitsApart
 from kit.dtm.barrier.guard import Guard
+from kit.dtm.barrier.results import DtmResult, dtm_result, install_results
 from kit.dtm.barrier.rule import Outcome
 from kit.dtm.barrier.sources import (
     barrier_from_grpc,
@@ -30,10 +31,13 @@ __all__ = [
     "BarrierError",
     "BranchBarrier",
     "CommitsApart",
+    "DtmResult",
     "Guard",
     "Outcome",
     "barrier_from_grpc",
     "barrier_from_query",
     "barrier_from_request",
     "current_barrier",
+    "dtm_result",
+    "install_results",
 ]
