@@ -275,9 +275,12 @@ class Document:
     def _commented(self, field: AnyField) -> Schema:
         schema = self._field_schema(field)
         text = self._comments(field.full_name)
-        if "$ref" in schema and field.has_presence:
-            return _described({"allOf": [schema], "nullable": True}, text)
-        return _described(schema, text) if "$ref" not in schema else schema
+        if field.message_type is not None and not field.is_repeated:
+            # unset messages are written as null, and a reference can have nothing beside it
+            schema = {"allOf": [schema]} if "$ref" in schema else schema
+            return _described({**schema, "nullable": True}, text)
+        described = "\n".join(filter(None, (text, schema.get("description", ""))))
+        return _described(schema, described)
 
     def _field_schema(self, field: AnyField) -> Schema:
         if protojson.is_map(field):
