@@ -186,7 +186,7 @@ def _targets(settings: TargetsSettings) -> Targets:
             deny_networks=settings.deny_networks,
         )
     except ValueError as error:
-        raise UsageError(f"Targets: {error}") from None
+        raise UsageError(str(error)) from None
 
 
 def _observe_branch(
