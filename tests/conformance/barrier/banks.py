@@ -12,6 +12,7 @@ import aiosqlite
 import asyncmy
 import asyncpg
 import django
+import django.apps
 import django.conf
 import psycopg
 import pymysql
@@ -307,6 +308,7 @@ def django_bank(alias: str, **database: Any) -> SqlBank:
     """Over ``connections[alias]``; the settings of this process get that database."""
     if not django.conf.settings.configured:
         django.conf.settings.configure()
+    if not django.apps.apps.ready:
         django.setup()
     from django.db import connections
 
