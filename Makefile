@@ -1,6 +1,7 @@
 # Everything runs in .venv, which `make build` makes from requirements.lock; nothing is installed outside this folder.
 SHELL := /bin/sh
 RUN := .venv/bin
+WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit conformance faults check format proto bench lock clean
 
@@ -14,7 +15,7 @@ demo: build ## the transfer, end to end: etcd, coordinator, trans, client, with 
 	@$(RUN)/python -m tools.demo
 
 test: build check ## everything a change must pass; REQUIRE_SERVERS=1 turns skips for absent servers into failures
-	@$(RUN)/pytest $(ARGS)
+	@$(RUN)/pytest -n $(WORKERS) $(ARGS)
 
 unit: build ## the tests that need no server and no wall clock
 	@$(RUN)/pytest tests/unit $(ARGS)

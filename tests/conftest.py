@@ -12,7 +12,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # Contract suites live in the kit: their plain assertions should explain themselves as well.
-pytest.register_assert_rewrite("kit.testing.store", "kit.testing.registry")
+pytest.register_assert_rewrite("kit.testing.store", "kit.testing.registry", "kit.testing.barrier")
 
 from kit.testing.etcd import EtcdServer, etcd_server  # noqa: E402  (after the two above)
 
