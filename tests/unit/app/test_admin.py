@@ -222,6 +222,34 @@ class TestInAnApp:
         assert seen == [("starting", 503), ("running", 200), ("stopping", 503)]
         assert app.endpoints == ()
 
+    async def test_an_app_one_of_whose_servers_failed_is_not_ready(self) -> None:
+        """While the others drain, nobody should send it more."""
+        seen: list[bool] = []
+
+        class Broken:
+            endpoint = None
+
+            async def listen(self) -> None: ...
+
+            async def serve(self) -> None:
+                await started.wait()
+                raise LookupError("the queue is gone")
+
+            async def stop(self, grace: float | None = None) -> None: ...
+
+        started = asyncio.Event()
+
+        async def look() -> None:
+            seen.append(app.ready)
+
+        async def begin() -> None:
+            asyncio.get_running_loop().call_later(0.02, started.set)
+
+        app = App(servers=[Broken()], signals=(), after_start=[begin], before_stop=[look])
+        with pytest.raises(LookupError, match="the queue is gone"):
+            await app.run()
+        assert seen == [False]
+
     async def test_a_fresh_service_serves_its_declared_routes_and_nothing_else(self) -> None:
         """Every path that frameworks are known to show by themselves is tried on every port."""
 

@@ -77,6 +77,18 @@ class TestSreBreaker:
         allowed = total < rule.minimum or total < rule.k * successes or chance >= refusing
         assert breaker.allow() is allowed
 
+    def test_the_last_chance_that_is_refused_is_just_below_that_probability(self) -> None:
+        """30 calls of which 10 succeeded: (30 - 2 * 10) / 31."""
+        for chance, allowed in ((10 / 31 - 1e-9, False), (10 / 31, True)):
+            breaker = SreBreaker(
+                BREAKER_V3, monotonic=lambda: 0.0, chance=lambda chance=chance: chance
+            )
+            for _ in range(20):
+                breaker.failed()
+            for _ in range(10):
+                breaker.succeeded()
+            assert breaker.allow() is allowed
+
     def test_it_heals_as_the_window_slides(self) -> None:
         clock = ManualClock()
         breaker = SreBreaker(BREAKER_V3, monotonic=clock.monotonic, chance=lambda: 0.0)
@@ -152,6 +164,15 @@ class TestBbr:
         assert load.limiter.max_in_flight() == 20
         load.cpu = 800.0
         assert [load.enter() for _ in range(25)] == [True] * 21 + [False] * 4
+
+    def test_most_passes_and_shortest_time_may_come_from_different_buckets(self) -> None:
+        """100 calls in one bucket, 19.5 ms each, so 20, in another: 100 * 20 * 10 / 1000 = 20."""
+        load = Load()
+        load.work(100, 0.09)
+        load.clock.advance(0.06)
+        load.work(2, 0.0195)
+        load.clock.advance(0.2)
+        assert load.limiter.max_in_flight() == 20
 
     def test_the_bucket_of_now_does_not_count(self) -> None:
         load = Load()
