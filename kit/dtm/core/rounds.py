@@ -5,6 +5,8 @@ Source: dtm-labs/dtm dtmsvr/trans_status.go, trans_process.go.
 
 import json
 import math
+from collections.abc import Mapping
+from functools import lru_cache
 
 from kit.dtm.core.commands import Alert, Answer, Call, Command, Outcome, Reply, Save, Wake
 from kit.dtm.core.events import Answered, Prepared, Submitted
@@ -17,7 +19,10 @@ Step = tuple[Transaction, list[Command]]
 MAX_REASON_CHARS = 1024
 """Of a rollback reason as it is stored."""
 
-_NOT_SUCCESS = with_result_word("wait result not return success:", Result.FAILURE)
+_MAX_REMEMBERED_CHARS = 1024
+"""Of custom data that need not be decoded for each event."""
+
+NOT_SUCCESS = with_result_word("wait result not return success:", Result.FAILURE)
 
 _RESULT_HINT = (
     "your http/grpc result should be specified as in:\n"
@@ -200,10 +205,22 @@ def shortened(text: str) -> str:
     return text if len(text) <= MAX_REASON_CHARS else text[: MAX_REASON_CHARS - 1] + "…"
 
 
-def custom(custom_data: str) -> dict[str, object]:
+def custom(custom_data: str) -> Mapping[str, object]:
     """Custom data as a mapping; what is not one was never checked by our API and says nothing."""
+    if not custom_data:
+        return {}
+    return (
+        _short(custom_data) if len(custom_data) <= MAX_REMEMBERED_CHARS else _decoded(custom_data)
+    )
+
+
+def _decoded(custom_data: str) -> Mapping[str, object]:
     try:
-        decoded = json.loads(custom_data or "{}")
+        decoded = json.loads(custom_data)
     except (ValueError, RecursionError):
         return {}
     return decoded if isinstance(decoded, dict) else {}
+
+
+_short = lru_cache(maxsize=256)(_decoded)
+"""A saga looks at its custom data in each of its steps."""
