@@ -19,10 +19,10 @@ Step = tuple[Transaction, list[Command]]
 MAX_REASON_CHARS = 1024
 """Of a rollback reason as it is stored."""
 
-_MAX_REMEMBERED_CHARS = 1024
+MAX_REMEMBERED_CHARS = 1024
 """Of custom data that need not be decoded for each event."""
 
-NOT_SUCCESS = with_result_word("wait result not return success:", Result.FAILURE)
+_NOT_SUCCESS = with_result_word("wait result not return success:", Result.FAILURE)
 
 _RESULT_HINT = (
     "your http/grpc result should be specified as in:\n"
