@@ -10,6 +10,8 @@ Source: go-kratos/kratos encoding/encoding.go.
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+_TYPES_KEPT = 100
+
 
 class CodecError(ValueError):
     """Bytes that are not what they should be, or a value that a codec cannot write."""
@@ -49,6 +51,7 @@ class CodecTable:
 
     def __init__(self, codecs: Iterable[Codec] = ()) -> None:
         self._codecs: dict[str, Codec] = {}
+        self._found: dict[str, Codec | None] = {}
         for codec in codecs:
             self.register(codec)
 
@@ -61,6 +64,7 @@ class CodecTable:
         if not codec.name or codec.name != codec.name.lower():
             raise ValueError(f"codec name {codec.name!r} is not a word in lower case")
         self._codecs[codec.name] = codec
+        self._found.clear()
 
     def get(self, name: str) -> Codec | None:
         """The codec of exactly this name."""
@@ -68,7 +72,13 @@ class CodecTable:
 
     def for_content_type(self, text: str) -> Codec | None:
         """The codec of a Content-Type or of one Accept header."""
-        return self._codecs.get(subtype(text))
+        try:
+            return self._found[text]
+        except KeyError:
+            found = self._codecs.get(subtype(text))
+        if len(self._found) < _TYPES_KEPT:
+            self._found[text] = found
+        return found
 
     def __iter__(self) -> Iterator[Codec]:
         return iter(self._codecs.values())

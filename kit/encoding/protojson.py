@@ -14,6 +14,7 @@ import base64
 import binascii
 import json
 import math
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
@@ -39,6 +40,8 @@ _WELL_KNOWN = {
 }
 _NULL_IS_A_VALUE = {"google.protobuf.Value", "google.protobuf.NullValue"}
 _DEEPEST = 100
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_LONGEST_NUMBER = 400
 _INTEGERS = {
     _Field.CPPTYPE_INT32: (-(2**31), 2**31),
     _Field.CPPTYPE_INT64: (-(2**63), 2**63),
@@ -63,8 +66,7 @@ def dumps(message: Message) -> bytes:
 
 def text_of(value: Any) -> bytes:
     """A tree of plain values as compact JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode()
+    return _ENCODER.encode(value).encode()
 
 
 def loads(data: bytes | str) -> Any:
@@ -74,7 +76,7 @@ def loads(data: bytes | str) -> Any:
         CodecError: it is malformed.
     """
     try:
-        return json.loads(data, parse_constant=_no_constant)
+        return _DECODER.decode(data if isinstance(data, str) else data.decode())
     except RecursionError as exc:
         raise CodecError("JSON is nested too deeply") from exc
     except ValueError as exc:
@@ -109,6 +111,11 @@ def field_to_value(field: AnyField, value: Any) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: json.loads and json.dumps with arguments make one for each call.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 # ---- out ----
@@ -425,16 +432,20 @@ def _integer_reader(least: int, end: int) -> _Decode:
     return read
 
 
+def _number(text: str) -> int | float | None:
+    """A number in the grammar of JSON, which has no ``+1``, ``1_000`` or ``007``."""
+    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+        return None
+    return float(text) if set(text) & set(".eE") else int(text)
+
+
 def _float_reader(*, single: bool) -> _Decode:
     def read(value: Any, where: str) -> float:
         number = value
         if isinstance(value, str):
             if value in _SPECIAL_FLOATS:
                 return _SPECIAL_FLOATS[value]
-            try:
-                number = loads(value) if value == value.strip() else None
-            except CodecError:
-                number = None
+            number = _number(value)
         if not isinstance(number, int | float) or isinstance(number, bool):
             raise CodecError(f"{where}: {_said(value)} is not a number")
         try:

@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -30,7 +31,11 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 GONE = "kit.gone"
-"""In a scope: a set; tasks that are put into it are cancelled when the client goes away."""
+"""In a scope: a deque; tasks that are put into it are cancelled when the client goes away.
+
+It keeps the last ones only, as many as a connection can have at a time: nobody has to take out a
+task that has ended.
+"""
 
 _log = log.get_logger()
 
@@ -263,7 +268,10 @@ class _Connection(HttpToolsProtocol):
         self._state = state
         self._limits = limits
         self._busy = busy
-        self._gone: set[asyncio.Task[Any]] = set()
+        self._gone: deque[asyncio.Task[Any]] = deque(maxlen=limits.pipelined + 1)
+        self._feeding = False
+        self._wanted: float | None = None
+        self._changes = False
         self._overhead = 0
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -288,7 +296,14 @@ class _Connection(HttpToolsProtocol):
         if self._reading is None and not self._answering():
             self._read_within(self._limits.head_s)
         self._overhead += len(data)
-        super().data_received(data)
+        self._feeding = True
+        try:
+            super().data_received(data)
+        finally:
+            self._feeding = False
+        if self._changes:
+            self._changes = False
+            self._read_within(self._wanted)
         if self._overhead > self._limits.head_bytes and not self.transport.is_closing():
             if not self._answering():
                 self.transport.write(_HEAD_TOO_LARGE)
@@ -353,6 +368,9 @@ class _Connection(HttpToolsProtocol):
         self._write_within(self._limits.write_s)
 
     def _read_within(self, seconds: float | None) -> None:
+        if self._feeding:  # most requests come as a whole: what they want first and last is nothing
+            self._wanted, self._changes = seconds, True
+            return
         if self._reading is not None:
             self._reading.cancel()
         self._reading = (

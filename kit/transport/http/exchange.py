@@ -267,7 +267,5 @@ async def respond(
 def end_with_client(scope: Scope) -> None:
     """Cancel the current task when the client goes away, where the server can tell."""
     gone = scope.get(GONE)
-    task = asyncio.current_task()
-    if gone is not None and task is not None:
-        gone.add(task)
-        task.add_done_callback(gone.discard)
+    if gone is not None:
+        gone.append(asyncio.current_task())

@@ -92,7 +92,7 @@ class Wiring:
 def request_metadata(scope: Scope) -> Metadata:
     """The request headers."""
     return Metadata(
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
     )
 
 

@@ -61,6 +61,7 @@ class Router:
     def __init__(self, *, strict_slash: bool = True) -> None:
         self._strict_slash = strict_slash
         self._routes: list[Route] = []
+        self._slashes = False
         self._exact: dict[tuple[bool, str], list[tuple[int, Route]]] = {}
         self._open: list[tuple[int, Route]] = []
         self._by_segments: dict[int, list[tuple[int, Route]]] = {}
@@ -72,6 +73,7 @@ class Router:
         """Serve ``route`` after those that were added before."""
         entry = (len(self._routes), route)
         self._routes.append(route)
+        self._slashes = self._slashes or route.template.slash
         template = route.template
         if template.literal is not None:
             self._exact.setdefault((route.websocket, template.literal), []).append(entry)
@@ -93,9 +95,10 @@ class Router:
         if cleaned != path:
             return Moved(_quoted(cleaned), explained=False)
         found = self._match(verb, path, websocket)
-        if not self._strict_slash or path == "/":
+        ends = path.endswith("/")
+        if not self._strict_slash or path == "/" or not (ends or self._slashes):
             return None if found is None else found[1]
-        other = path[:-1] if path.endswith("/") else f"{path}/"
+        other = path[:-1] if ends else f"{path}/"
         beside = self._match(verb, other, websocket)
         if found is None or (beside is not None and beside[0] < found[0]):
             if beside is None:
