@@ -669,7 +669,9 @@ def _not_one_message() -> RpcFailed:
 def _bound(host: str, port: int) -> socket.socket:
     """A listening socket: nobody else's port, IPv4 as well when it is ``::``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named: asyncio turns Nagle's algorithm off only where it reads TCP there, or
+    # a reply behind an answered PING waits 40 ms for an acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
