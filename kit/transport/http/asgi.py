@@ -17,7 +17,7 @@ from email.utils import formatdate
 from typing import Any, TypeAlias, cast
 
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from kit import log
@@ -49,6 +49,11 @@ _HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
+
+
+# uvicorn writes statuses up to 599 only; errors of a service may have any of three digits.
+for _status in range(600, 1000):
+    STATUS_LINE.setdefault(_status, b"HTTP/1.1 %d status code %d\r\n" % (_status, _status))
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:

@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -102,6 +102,7 @@ def unary_endpoint(
     """Serve one rule of a method of one request and one reply."""
     operation = f"/{method.containing_service.full_name}/{method.name}"
     behaviour = behaviour_of(servicer, method)
+    convert = request_converter(behaviour_named(servicer, method))
     template = binder.template.text
     desk = wiring.desk
     compiled: Handler | None = None
@@ -112,7 +113,7 @@ def unary_endpoint(
         assert isinstance(info, HttpCallInfo), "middleware replaced the call info"
         context = HttpContext(info)
         try:
-            reply = await behaviour(request, context)
+            reply = await behaviour(request if convert is None else convert(request), context)
         except NotImplementedError as exc:
             raise not_implemented(exc, context, method.name) from exc
         context.raise_for_code()
@@ -228,8 +229,8 @@ def _sendable(info: HttpCallInfo) -> list[tuple[bytes, bytes]]:
         return []
 
 
-def behaviour_of(servicer: object, method: AnyDescriptor) -> Callable[[Any, Any], Awaitable[Any]]:
-    """The method of ``servicer``, run in a thread when it was written without ``async``.
+def behaviour_named(servicer: object, method: AnyDescriptor) -> Callable[[Any, Any], Any]:
+    """The method of ``servicer``, as it is.
 
     Raises:
         TypeError: it has none of the name.
@@ -237,6 +238,29 @@ def behaviour_of(servicer: object, method: AnyDescriptor) -> Callable[[Any, Any]
     behaviour = getattr(servicer, method.name, None)
     if behaviour is None:
         raise TypeError(f"{type(servicer).__name__} has no method {method.name}")
+    return cast("Callable[[Any, Any], Any]", behaviour)
+
+
+def request_converter(behaviour: Callable[[Any, Any], Any]) -> Callable[[Message], Any] | None:
+    """Makes the message of another package, which a method's annotation asks for; else ``None``."""
+    try:
+        hints = get_type_hints(behaviour)
+    except Exception:  # noqa: BLE001  (annotations are anybody's; those of strangers may be broken)
+        return None
+    hints.pop("return", None)
+    kind = next(iter(hints.values()), None)
+    if families.is_google(kind) or not families.is_foreign(kind):
+        return None
+    return lambda message: families.from_bytes(kind, message.SerializeToString())
+
+
+def behaviour_of(servicer: object, method: AnyDescriptor) -> Callable[[Any, Any], Awaitable[Any]]:
+    """The method of ``servicer``, run in a thread when it was written without ``async``.
+
+    Raises:
+        TypeError: it has none of the name.
+    """
+    behaviour = behaviour_named(servicer, method)
     if inspect.iscoroutinefunction(behaviour):
         return cast("Callable[[Any, Any], Awaitable[Any]]", behaviour)
 

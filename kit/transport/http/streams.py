@@ -41,10 +41,12 @@ from kit.transport.http.exchange import (
 )
 from kit.transport.http.methods import (
     Wiring,
+    behaviour_named,
     bound,
     failed,
     google_reply,
     not_implemented,
+    request_converter,
     request_metadata,
 )
 from kit.transport.http.replies import TEXT, Raw, error_message
@@ -87,14 +89,6 @@ def _stream_codec(desk: Desk, headers: Metadata, order: tuple[str, ...]) -> Code
     return fallback
 
 
-def _behaviour(servicer: object, method: AnyDescriptor) -> Callable[[Any, Any], Any]:
-    behaviour = getattr(servicer, method.name, None)
-    if behaviour is None:
-        raise TypeError(f"{type(servicer).__name__} has no method {method.name}")
-    found: Callable[[Any, Any], Any] = behaviour
-    return found
-
-
 async def _run(
     behaviour: Callable[[Any, Any], Any], method: AnyDescriptor, given: Any, context: HttpContext
 ) -> None:
@@ -122,7 +116,8 @@ def sse_endpoint(
 ) -> AsgiApp:
     """Serve one rule of a method that gives a stream."""
     operation = f"/{method.containing_service.full_name}/{method.name}"
-    behaviour = _behaviour(servicer, method)
+    behaviour = behaviour_named(servicer, method)
+    convert = request_converter(behaviour)
     reply_kind = GetMessageClass(method.output_type)
     desk = wiring.desk
 
@@ -136,7 +131,8 @@ def sse_endpoint(
             await events.write(google_reply(reply, reply_kind, operation))
 
         async def innermost(request: Any) -> None:
-            await _run(behaviour, method, request, HttpContext(info, write=write))
+            given = request if convert is None else convert(request)
+            await _run(behaviour, method, given, HttpContext(info, write=write))
 
         token = call_info.set(info)
         last: Receive | None = None
@@ -202,7 +198,7 @@ def websocket_endpoint(
 ) -> AsgiApp:
     """Serve a method that takes a stream."""
     operation = f"/{method.containing_service.full_name}/{method.name}"
-    behaviour = _behaviour(servicer, method)
+    behaviour = behaviour_named(servicer, method)
     reply_kind = GetMessageClass(method.output_type)
     desk = wiring.desk
 

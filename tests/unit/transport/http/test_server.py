@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kit.errors import Unauthorized
 from kit.middleware.recovery import recovery
 from kit.middleware.timeout import timeout
 from kit.transport import Handler, current_call
-from kit.transport.http import Envelope, HttpRequest, Limits, Raw, cors
+from kit.transport.http import Envelope, HttpRequest, HttpServer, Limits, Raw, cors
 from kit.transport.http.replies import StatusMessage
 from tests.unit.transport.http import shop_pb2 as pb
 from tests.unit.transport.http.shop import SERVICE, Shop, shop_side
@@ -199,6 +200,49 @@ async def test_a_method_of_the_generated_base_class_is_501() -> None:
     async with shop_side(setup) as side:
         answer = await side.ask("POST", "/lazy/tests.shop.v1.Shop/Unbound")
         assert (answer.status, answer.json["message"]) == (501, "method Unbound not implemented")
+
+
+class Foreign:
+    """A message of another package, known by its methods."""
+
+    def __init__(self, item: pb.Item) -> None:
+        self.item = item
+
+    def to_binary(self) -> bytes:
+        return self.item.SerializeToString()
+
+    @classmethod
+    def from_binary(cls, data: bytes) -> "Foreign":
+        return cls(pb.Item.FromString(data))
+
+
+async def test_a_service_may_take_and_give_messages_of_another_package() -> None:
+    """By its annotation; JSON is that of protobuf all the same."""
+
+    class Strange(Shop):
+        async def Create(self, request: Foreign, context: Any) -> Foreign:  # noqa: N802
+            request.item.price_cents += 1
+            return request
+
+    server = HttpServer(address="127.0.0.1:0")
+    server.add_service(SERVICE, Strange())
+    assert json.loads(await create(server))["priceCents"] == "5"
+
+
+async def create(server: HttpServer) -> bytes:
+    """The application called as a server of ASGI calls it."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b'{"priceCents":"4"}', "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/items", "raw_path": b"/v1/items"}
+    await server.app({**scope, "query_string": b"", "headers": headers}, receive, send)
+    return b"".join(message.get("body", b"") for message in sent)
 
 
 async def test_what_nobody_expected_gives_nothing_away_behind_recovery() -> None:
