@@ -277,8 +277,7 @@ class ClientConnection(Wire):
 
     def _collect(self, call: ClientCall, payload: bytes) -> None:
         if call.inbox is None:
-            assert call.head is not None
-            call.inbox = Inbox(self.limit, gzip=call.head.gzip)
+            call.inbox = Inbox(self.limit, gzip=call.head is not None and call.head.gzip)
             if call.messages is None:
                 call.messages = deque()
             payload = call.data + payload
