@@ -33,7 +33,7 @@ REACH = 0.30
 REACH_AT = 32
 BRANCHES = 2
 MAIN = "msg"
-OTHERS = ("kit", "store", "modes", "growth", "hanging")
+OTHERS = ("kit", "client", "barrier", "store", "modes", "growth", "hanging")
 """The benchmarks that are printed as they are, in the order of the page."""
 
 
@@ -100,6 +100,8 @@ def arguments(seconds: float, full: bool) -> dict[str, list[str]]:
     sizes = "10000,100000,1000000" if full else "10000,100000"
     return {
         "kit": ["kit_call", "--seconds", shorter],
+        "client": ["client", *(["--rounds", "60"] if full else [])],
+        "barrier": ["barrier"],
         "store": ["store", shorter],
         "modes": ["modes", "--seconds", shorter],
         "growth": ["growth", "--seconds", shorter, "--sizes", sizes],

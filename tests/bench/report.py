@@ -240,6 +240,21 @@ Client and server of the kit with their default middleware against bare grpc.aio
 
 {kit}
 
+## A submit through the client
+
+`Msg.submit` over gRPC against a bare stub that sends the same message, to a server that answers at
+once:
+
+{client}
+
+## A barrier
+
+One `UPDATE` in its own transaction, without the barrier and with it. It costs one statement more;
+SQLite, whose statements stay in the process, gets a savepoint around it as well. Redis does check,
+barrier and adjustment in one script:
+
+{barrier}
+
 ## The store alone
 
 Create a transaction with two branches, then save it finished; a depth is that many callers:
