@@ -285,10 +285,12 @@ class _Socket:
     async def write(self, message: Message) -> None:
         """Send one message; in text where the codec has one."""
         data = self._out.encode(message)
-        if self._out.name == "proto":
-            await self._send({"type": "websocket.send", "bytes": data})
-        else:
-            await self._send({"type": "websocket.send", "text": data.decode()})
+        frame = {"bytes": data} if self._out.name == "proto" else {"text": data.decode()}
+        try:
+            await self._send({"type": "websocket.send", **frame})
+        except OSError:
+            self.gone = True
+            raise
 
     async def fail(self, error: Exception) -> None:
         """Tell the client of ``error``, and end."""
