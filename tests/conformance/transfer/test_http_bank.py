@@ -109,6 +109,7 @@ async def test_every_mode_moves_money_over_http(run: Processes, bank: Bank) -> N
     assert await bank.prepared() == 0
 
 
+@pytest.mark.slow
 async def test_the_sum_of_money_stays_over_http_whatever_is_killed(
     run: Processes, bank: Bank
 ) -> None:
