@@ -10,9 +10,17 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import trustme
 
 from kit.errors.codes import GrpcCode
-from kit.transport.grpc.engine import Limits, RawMetadata, RpcFailed, ServerCall
+from kit.transport.grpc.engine import (
+    ClientTls,
+    Limits,
+    RawMetadata,
+    RpcFailed,
+    ServerCall,
+    ServerTls,
+)
 from kit.transport.grpc.engines import EngineName
 from tests.conformance.lean.engines_at_work import connected, echo, serving
 
@@ -232,6 +240,25 @@ async def test_a_deadline_ends_the_call_on_both_sides(
         with pytest.raises(RpcFailed) as caught:
             await to.unary("/s.S/M", b"", (), time.monotonic() - 1)
         assert caught.value.status is GrpcCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(("server", "client"), PAIRS)
+async def test_tls_with_certificates_on_both_sides(server: EngineName, client: EngineName) -> None:
+    ca = trustme.CA()
+    leaf, own = ca.issue_cert("trans"), ca.issue_cert("client")
+    trusted = ca.cert_pem.bytes()
+    identity = ServerTls(_chain(leaf), leaf.private_key_pem.bytes(), client_ca=trusted)
+    named = ClientTls(trusted, _chain(own), own.private_key_pem.bytes(), server_name="trans")
+    async with (
+        serving(echo, engine=server, tls=identity) as (address, _),
+        connected(address, engine=client, tls=named) as to,
+    ):
+        for size in SIZES:
+            assert (await to.unary("/s.S/M", bytes(size), (), None)).message == bytes(size)
+
+
+def _chain(leaf: trustme.LeafCert) -> bytes:
+    return b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
 
 
 async def test_compressed_requests_of_grpcio_are_read() -> None:
