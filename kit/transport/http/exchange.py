@@ -242,7 +242,7 @@ async def respond(
     body = b"" if reply.status in _BODYLESS else reply.body
     headers = [*more]
     if reply.content_type and reply.status not in _BODYLESS:
-        headers.append((b"content-type", reply.content_type.encode("latin-1")))
+        headers.append((b"content-type", reply.content_type.encode()))
     if reply.headers:
         headers += raw_headers(reply.headers)
     if reply.status not in _BODYLESS:

@@ -139,7 +139,7 @@ def unary_endpoint(
         except Gone:
             return
         except Exception as exc:  # noqa: BLE001  (whatever it is, the client is answered)
-            reply, more = failed(desk, exc, info), _sendable(info)
+            reply, more = failed(desk, exc, info), sendable(info)
             last = receive if isinstance(exc, BodyTooLarge) else None
         await respond(reply, send, more, last=last)
 
@@ -181,7 +181,7 @@ def answer(desk: Desk, binder: Binder, value: Any, kind: type[Message], info: Ht
     if value is None:
         return Raw(b"", "")
     if isinstance(value, Raw):
-        return value
+        return sound(value)
     if isinstance(value, Redirect):
         return desk.error(value, info.request_headers, info.verb)
     reply: Any = google_reply(value, kind, info.operation)
@@ -197,7 +197,17 @@ def answer(desk: Desk, binder: Binder, value: Any, kind: type[Message], info: Ht
 
 
 def _raw_body(body: Any) -> Raw:
-    return Raw(body.data, body.content_type or "application/octet-stream")
+    return sound(Raw(body.data, body.content_type or "application/octet-stream"))
+
+
+def sound(reply: Raw) -> Raw:
+    """``reply``, when its headers can be sent.
+
+    Raises:
+        ValueError: one of them could end the header.
+    """
+    raw_headers((("content-type", reply.content_type), *reply.headers))
+    return reply
 
 
 def google_reply(value: Any, kind: type[Message], operation: str) -> Message:
@@ -222,7 +232,8 @@ def failed(desk: Desk, error: Exception, info: HttpCallInfo) -> Raw:
     return desk.error(error, info.request_headers, info.verb)
 
 
-def _sendable(info: HttpCallInfo) -> list[tuple[bytes, bytes]]:
+def sendable(info: HttpCallInfo) -> list[tuple[bytes, bytes]]:
+    """The reply headers, or none when one of them cannot be sent."""
     try:
         return raw_headers(info.reply_headers.items())
     except ValueError:

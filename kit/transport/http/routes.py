@@ -29,7 +29,7 @@ from kit.transport.http.exchange import (
     raw_headers,
     respond,
 )
-from kit.transport.http.methods import Wiring, failed
+from kit.transport.http.methods import Wiring, failed, sendable, sound
 from kit.transport.http.replies import NOT_FOUND, Raw, Redirect
 
 _DESK = "kit.desk"
@@ -114,6 +114,7 @@ def handwritten_endpoint(
                 await value(scope, receive, send)
                 return
             reply = _answer(desk, value, info)
+            raw_headers(info.reply_headers.items())
         except ClientDisconnect:
             return
         except Exception as exc:  # noqa: BLE001  (whatever it is, the client is answered)
@@ -122,7 +123,7 @@ def handwritten_endpoint(
         finally:
             info.deadline = None
             call_info.reset(token)
-        await respond(reply, send, raw_headers(info.reply_headers.items()), last=last)
+        await respond(reply, send, sendable(info), last=last)
 
     return serve
 
@@ -131,7 +132,7 @@ def _answer(desk: Desk, value: Any, info: HttpCallInfo) -> Raw:
     if value is None:
         return Raw(b"", "")
     if isinstance(value, Raw):
-        return value
+        return sound(value)
     if isinstance(value, Redirect):
         return desk.error(value, info.request_headers, info.verb)
     return desk.encoded(value, desk.reply_codec(info.request_headers))

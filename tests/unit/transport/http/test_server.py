@@ -3,17 +3,20 @@
 import asyncio
 import io
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from starlette.responses import PlainTextResponse
 
-from kit.errors import Unauthorized
+from kit.errors import ServiceUnavailable, Unauthorized
 from kit.middleware.recovery import recovery
 from kit.middleware.timeout import timeout
 from kit.transport import Handler, current_call
-from kit.transport.http import Envelope, HttpRequest, HttpServer, Limits, Raw, cors
+from kit.transport.http import Envelope, HttpClient, HttpRequest, HttpServer, Limits, Raw, cors
+from kit.transport.http.client_streams import Socket
 from kit.transport.http.replies import StatusMessage
 from tests.unit.transport.http import shop_pb2 as pb
 from tests.unit.transport.http.shop import SERVICE, Shop, shop_side
@@ -439,6 +442,60 @@ async def test_handwritten_routes_run_inside_the_middleware(tmp_path: Path) -> N
             assert b"secret" not in answer.body
         assert "http /own/{name}" in side.seen
         assert "http /files/{path=**}" in side.seen
+
+
+@pytest.mark.parametrize("kind", ["a/b\r\nx: y", "a/b\x00"])
+async def test_a_header_that_would_end_itself_is_an_error_of_the_service(kind: str) -> None:
+    """Not a second header, nor a second answer."""
+
+    async def split(request: HttpRequest) -> Any:
+        where = request.path_params["where"]
+        info = current_call()
+        assert info is not None
+        if where == "reply":
+            info.reply_headers.set("x-own", kind)
+        return Raw(
+            b"", kind if where == "type" else "", headers=(("x", kind),) if where == "raw" else ()
+        )
+
+    async with shop_side(lambda server: server.get("/split/{where}", split)) as side:
+        for where in ("reply", "type", "raw"):
+            answer = await side.ask("GET", f"/split/{where}")
+            assert (answer.status, "x" in answer.headers) == (500, False)
+            assert "cannot be sent" in answer.json["message"]
+
+
+async def test_tls_is_served_and_called() -> None:
+    """The endpoint says https; WebSockets go through it, too."""
+    authority = trustme.CA()
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+    async with shop_side(tls=server_side) as side:
+        assert side.url.startswith("https://127.0.0.1:")
+        methods = SERVICE.methods_by_name
+        async with HttpClient(side.url, tls=client_side) as client:
+            assert (await client.invoke(methods["Get"], pb.GetRequest(id="1"))).id == "1"
+            async with Socket(client, methods["Sum"]) as total:
+                await total.write(pb.Item(price_cents=2))
+                await total.done_writing()
+                assert (await total.read()).price_cents == 2
+        async with HttpClient(side.url) as stranger:
+            with pytest.raises(ServiceUnavailable, match="UNREACHABLE"):
+                await stranger.request("GET", "/v1/names")
+
+
+async def test_an_address_that_is_taken_is_told() -> None:
+    """With the address, and before anything is announced."""
+    async with shop_side() as side:
+        second = HttpServer(address=f"127.0.0.1:{side.port}")
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{side.port}"):
+            await second.listen()
+        assert second.endpoint is None
+    for wrong in ({"address": "nowhere"}, {"network": "udp"}):
+        with pytest.raises(ValueError, match=r"nowhere|udp"):
+            HttpServer(**wrong)
 
 
 async def test_an_application_is_mounted_below_a_path() -> None:
