@@ -79,6 +79,7 @@ class HttpLimits:
         write_s: seconds for the client to take what it was sent.
         keep_alive_s: seconds that a connection may be idle between requests.
         pipelined: requests that wait on a connection behind the one that is answered.
+        body_rate: bytes a second that buy a body ``body_s`` more; ``None`` when that is all it has.
     """
 
     connections: int = 1_000
@@ -88,6 +89,7 @@ class HttpLimits:
     write_s: float = 30.0
     keep_alive_s: int = 75
     pipelined: int = 16
+    body_rate: float | None = None
 
 
 def busy_json(who: str) -> Callable[[int], bytes]:
@@ -278,6 +280,7 @@ class _Connection(HttpToolsProtocol):
         self._wanted: float | None = None
         self._changes = False
         self._overhead = 0
+        self._came = 0
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
@@ -322,12 +325,14 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= self._limits.pipelined:
             raise ValueError("too many requests are sent at once")
+        self._came = 0
         self._read_within(self._limits.body_s)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         # a chunk of one byte travels as six
         self._overhead = max(0, self._overhead - _CHUNKED_BYTES * len(body))
+        self._came += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -388,7 +393,10 @@ class _Connection(HttpToolsProtocol):
         One that we do not listen to, because an earlier request of it is answered, has time.
         """
         self._reading = None
-        if self.flow.read_paused or self.pipeline:
+        rate = self._limits.body_rate
+        steady = rate is not None and self._came >= rate * self._limits.body_s
+        if self.flow.read_paused or self.pipeline or steady:
+            self._came = 0
             self._read_within(self._limits.body_s)
         else:
             self._close()

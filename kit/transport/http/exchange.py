@@ -41,12 +41,14 @@ class Limits(HttpLimits):
         body_bytes: of one request; more is answered 413.
         buffered_bytes: of all bodies that are being read together; more is answered 503.
         requests: that are handled at the same time; more are answered 503.
+        body_rate: a large upload has time as long as it comes at this rate.
     """
 
     connections: int = 10_000
     body_bytes: int = 4 << 20
     buffered_bytes: int = 256 << 20
     requests: int = 10_000
+    body_rate: float | None = 64 << 10
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """Uploads in parts."""
 
+import asyncio
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from kit.errors import BadRequest
-from kit.transport.http import HttpRequest, parts
+from kit.transport.http import HttpRequest, Limits, parts
 from kit.transport.http.upload import safe_name
 from tests.unit.transport.http.shop import shop_side
 
@@ -130,3 +131,29 @@ async def test_a_file_is_uploaded_past_the_limit_for_messages(tmp_path: Path) ->
         form.add_field("note", "x" * 11, content_type="text/plain")
         async with side.session.post(f"{side.url}/upload", data=form) as reply:
             assert reply.status == 413, "a field has a limit of its own"
+
+
+async def test_an_upload_has_time_as_long_as_it_comes_steadily() -> None:
+    """Three times its deadline; one that drips is cut at the deadline."""
+
+    async def count(request: HttpRequest) -> Any:
+        return len(await request.body())
+
+    def setup(server: Any) -> None:
+        server.route("POST", "/count", count, body_bytes=1 << 20)
+
+    limits = Limits(body_s=0.2, body_rate=10_000)
+    head = b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 60000\r\n\r\n"
+    async with shop_side(setup, limits=limits, timeout=0) as side:
+        for size, answered in ((5_000, True), (50, False)):
+            reader, writer = await side.connect()
+            writer.write(head)
+            for _ in range(12):
+                writer.write(b"x" * size)
+                await asyncio.sleep(0.05)
+            try:
+                answer = await asyncio.wait_for(reader.read(100), 5)
+            except ConnectionError:  # written to after the server had hung up
+                answer = b""
+            assert answer.startswith(b"HTTP/1.1 200") == answered
+            assert answered or answer == b""
