@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -10,7 +11,7 @@ from kit import __version__, log, run_command
 from kit.app import Flags
 from kit.dtm.client import DtmClient, DtmUnavailable, Refused
 from kit.dtm.errors import DtmError, Failure
-from kit.dtm.wire import TransType
+from kit.dtm.wire import Status, TransType
 from kit.duration import format_duration, parse_duration
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import Target, parse_target
@@ -18,6 +19,8 @@ from kit.transport.grpc import Target, parse_target
 NAME = "client"
 NOT_YET = "wait result not return success"
 """What a coordinator says of a transaction that was accepted and has not ended."""
+_BEFORE = re.compile(r"current status '(\w+)', cannot ")
+"""What it says of a gid that it has, whose transaction has this status."""
 MAX_INT64 = 2**63 - 1
 
 
@@ -103,8 +106,11 @@ async def _transfer(given: argparse.Namespace) -> int:
             _tell(f"result: refused: {exc.message}")
             return 1
         except Failure as exc:
-            # A message is never rolled back, and a saga that has to wait says no more than that.
-            if given.mode is not TransType.MSG and NOT_YET not in exc.message:
+            if (before := _BEFORE.match(exc.message)) and before[1] == Status.SUCCEED:
+                _tell("result: succeed")  # the first time; a repeat is refused
+                return 0
+            over = before[1] == Status.FAILED if before else _is_no(given.mode, exc.message)
+            if over:
                 _tell(f"result: failed: {exc.message}")
                 return 1
             why = exc.message
@@ -116,6 +122,11 @@ async def _transfer(given: argparse.Namespace) -> int:
     _tell(f"result: not finished: {why}")
     _tell(f"the coordinator keeps trying what it accepted, gid {gid}")
     return 1
+
+
+def _is_no(mode: TransType, message: str) -> bool:
+    """Whether a Failure is an end: a message is never rolled back, and a saga may have to wait."""
+    return mode is not TransType.MSG and NOT_YET not in message
 
 
 def _way_out(target: Target) -> str:

@@ -1,6 +1,8 @@
 """The keys of ``configs/config.yaml``; their form is that of kratos' service template."""
 
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
@@ -88,22 +90,53 @@ class Log(BaseModel):
         return level
 
 
+_HOST = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]*)(:[0-9]{1,5})?")
+
+
 class Database(BaseModel):
-    """Where the accounts are."""
+    """Where the accounts are. No error tells the source, which may hold a password."""
 
     driver: Literal["sqlite", "postgres", "mysql"] = "sqlite"
     source: SecretStr = SecretStr("./trans.db")
 
     @model_validator(mode="after")
     def _is_a_source(self) -> "Database":
+        source = self.source.get_secret_value()
         schemes = {"postgres": ("postgres://", "postgresql://"), "mysql": ("mysql://",)}
         wanted = schemes.get(self.driver, ())
-        if wanted and not self.source.get_secret_value().startswith(wanted):
+        if not wanted:
+            if "://" in source:
+                raise ValueError("source is a URL, and driver sqlite wants a path; name its driver")
+            return self
+        form = f"{wanted[0]}user:password@host:port/database"
+        if not source.startswith(wanted):
+            raise ValueError(f"source does not start with {wanted[0]}; write {form}")
+        if not _is_url(source):
             raise ValueError(
-                f"source does not start with {wanted[0]}; write "
-                f"{wanted[0]}user:password@host:port/database"
+                f"source is no URL; write {form}, with % / ? # @ : and [ ] of the password as "
+                "%25 %2F %3F %23 %40 %3A and %5B %5D"
             )
         return self
+
+    @property
+    def place(self) -> str:
+        """The path, or host, port and name; without user and password."""
+        source = self.source.get_secret_value()
+        if self.driver == "sqlite":
+            return source
+        parts = urlsplit(source)
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _is_url(source: str) -> bool:
+    """Whether host and port are where they should be, not pieces of a password."""
+    try:
+        parts = urlsplit(source)
+    except ValueError:  # its text has the password
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    rest = f"{parts.path}{parts.fragment}"
+    return "@" not in rest and all(_HOST.fullmatch(host) for host in hosts)
 
 
 class Data(BaseModel):

@@ -175,7 +175,13 @@ class Sqlite:
     async def connection(self) -> AsyncIterator[Any]:
         """See :class:`Database`."""
         async with self._turn:
-            yield self._connection
+            try:
+                yield self._connection
+            except BaseException:
+                # A BEGIN that was cancelled happens all the same, in the driver's thread. Left open
+                # it would be joined by the next call, whose changes nobody commits.
+                await self._connection.rollback()
+                raise
 
     def own_connection(self) -> AbstractAsyncContextManager[Any]:
         """See :class:`Database`; one is enough for a file."""

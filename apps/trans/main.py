@@ -12,6 +12,7 @@ from apps.trans.service import TransService
 from kit import App, __version__, log, run_command
 from kit.app import Flags
 from kit.config import Config, EnvSource, FileSource
+from kit.errors import ServiceUnavailable
 from kit.middleware.recovery import recovery
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import GrpcServer
@@ -49,9 +50,16 @@ async def _serve(conf: str) -> None:
     async with AsyncExitStack() as stack:
         source = settings.data.database
         database = open_database(source.driver, source.source.get_secret_value())
-        await stack.enter_async_context(database)
         ledger = DatabaseLedger(database, settings.data.opening_balance)
-        await ledger.create_tables()
+        try:
+            await stack.enter_async_context(database)
+            await ledger.create_tables()
+        except Exception as exc:  # each driver has its own
+            raise ServiceUnavailable(
+                "DATABASE",
+                f"data.database: {source.driver} at {source.place}: {exc}; does it exist, is it "
+                "running, and do user and password fit?",
+            ) from exc
         registrar: EtcdRegistry | None = None
         if settings.registry.etcd is None:
             _log.info("[app] no registry.etcd configured; reachable by address only")

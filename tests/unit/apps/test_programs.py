@@ -118,6 +118,33 @@ async def test_trans_names_all_that_is_wrong_with_its_configuration(tmp_path: Pa
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("driver", "source", "code", "named"),
+    [
+        ("postgres", "postgres://u:s3cret@127.0.0.1:1/bank", 1, "127.0.0.1:1/bank"),
+        ("mysql", "mysql://u:s3cret@127.0.0.1:1/bank", 1, "127.0.0.1:1/bank"),
+        ("sqlite", "/nowhere/trans.db", 1, "/nowhere/trans.db"),
+        ("postgres", "postgres://u:s3/cret@127.0.0.1:1/bank", 2, "%2F"),
+        ("mysql", "mysql://u:s3#cret@127.0.0.1:1/bank", 2, "%23"),
+        ("mysql", "mysql://u:1/s3cret@127.0.0.1:1/bank", 2, "%2F"),
+        ("postgres", "postgres://u:s3[cret@127.0.0.1:1/bank", 2, "%5B"),
+        ("sqlite", "postgres://u:s3cret@127.0.0.1:1/bank", 2, "driver"),
+    ],
+)
+async def test_trans_names_the_database_that_it_cannot_open_without_its_password(
+    tmp_path: Path, driver: str, source: str, code: int, named: str
+) -> None:
+    """One line, with the place or the way out; no piece of the password, no stack."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"data: {{database: {{driver: {driver}, source: '{source}'}}}}\n")
+    status, _, err = await run("trans", "-conf", str(path))
+    (line,) = [line for line in err.splitlines() if line.startswith("trans: ")]
+    assert status == code, err
+    assert named in line
+    assert "Traceback" not in err
+    assert "s3" not in err
+
+
 async def test_trans_says_which_port_is_taken(coordinator: Coordinator, tmp_path: Path) -> None:
     """Exit status 1 and one line."""
     (tmp_path / "c.yaml").write_text(
@@ -169,6 +196,28 @@ async def test_client_says_why_the_transfer_is_not_finished(
     assert lines[0] == "gid: g-1"
     assert lines[1].startswith(f"result: {said}")
     assert ("keeps trying" in out) == said.startswith("not finished")
+
+
+@pytest.mark.parametrize("mode", ["msg", "saga"])
+@pytest.mark.parametrize(
+    ("before", "code", "said"),
+    [
+        ("succeed", 0, "succeed"),
+        ("failed", 1, "failed: current status 'failed'"),
+        ("submitted", 1, "not finished: current status 'submitted'"),
+        ("aborting", 1, "not finished: current status 'aborting'"),
+    ],
+)
+async def test_a_gid_that_is_asked_for_again_is_answered_by_its_outcome(
+    coordinator: Coordinator, mode: str, before: str, code: int, said: str
+) -> None:
+    """Money that has moved, or may yet move, is never called failed."""
+    text = f"current status '{before}', cannot sumbmit. FAILURE"
+    coordinator.refusal = RpcFailed(GrpcCode.ABORTED, text)
+    where = ("-dtm", coordinator.address, "-busi", "localhost:9000")
+    status, out, _ = await run("client", *where, "-mode", mode, "-gid", "g-1")
+    assert status == code
+    assert out.splitlines()[1].startswith(f"result: {said}")
 
 
 async def test_client_says_that_no_coordinator_is_there() -> None:
