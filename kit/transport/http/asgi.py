@@ -301,10 +301,10 @@ class _Connection(HttpToolsProtocol):
         self._state.changed.set()
 
     def data_received(self, data: bytes) -> None:
+        self._feeding = True
         if self._reading is None and not self._answering():
             self._read_within(self._limits.head_s)
         self._overhead += len(data)
-        self._feeding = True
         try:
             super().data_received(data)
         finally:
