@@ -124,7 +124,8 @@ def _succeeded(tx: Transaction, event: Answered, policy: Policy, running: Round)
         return tx, [Save(tx, rows, deferred=True)]
     if running.failed is not None:
         tx = changed(tx, branches=branches)
-        return _round_failed(tx, event, policy, running.failed, rows)
+        tx, commands = _round_failed(tx, event, policy, running.failed, rows)
+        return tx, [*commands, _WAITS]  # for who came after the first failure
     tx = changed(
         tx,
         branches=branches,
@@ -138,8 +139,12 @@ def _succeeded(tx: Transaction, event: Answered, policy: Policy, running: Round)
 
 
 def _did_not_succeed(tx: Transaction, event: Answered, policy: Policy, running: Round) -> Step:
-    """Remember the failure; the client need not wait for the other calls of a concurrent round."""
-    told: list[Command] = [answer_for(event, _WAITS)] if running.failed is None else []
+    """Remember the failure; the client need not wait for the other calls of a concurrent round.
+
+    Who came after the first failure hears of the last.
+    """
+    first_or_last = running.failed is None or not running.calling
+    told: list[Command] = [answer_for(event, _WAITS)] if first_or_last else []
     url = next(b.url for b in tx.branches if b.key == event.key)
     told += unknown(event, policy, tx, url)
     failed = telling(running.failed, event.result)

@@ -84,6 +84,7 @@ MAX_LOGGED_CHARS = 200
 """Of what a branch says about itself; the rest may be as large as its page of errors."""
 
 _BUSY_PAUSE_S = 0.05
+_UNEXPECTED = "the round failed unexpectedly"
 _TROUBLE = (Outcome.UNKNOWN, Outcome.FAILURE)
 
 
@@ -206,15 +207,18 @@ class Engine:
         gid = event.gid if isinstance(event, Stopped) else event.request.gid
         if len(self._live) >= MAX_LIVE and gid not in self._live:
             raise StoreUnavailable(f"{MAX_LIVE} transactions are in progress; repeat the request")
-        live = self._enter(gid)
-        try:
-            async with live.lock:
-                answer, calls = await self._decide(live, event)
-            if calls:
-                self._spawn(self._drive(live, calls))
-        finally:
-            self._leave(live)
-        return answer if isinstance(answer, Reply | Answer) else await answer
+        while True:
+            live = self._enter(gid)
+            try:
+                async with live.lock:
+                    if self._live.get(gid) is not live:
+                        continue  # forgotten while this request waited: nobody hears it any more
+                    answer, calls = await self._decide(live, event)
+                if calls:
+                    self._spawn(self._drive(live, calls))
+            finally:
+                self._leave(live)
+            return answer if isinstance(answer, Reply | Answer) else await answer
 
     def wake(self, held: Held, asked: float | None = None) -> None:
         """Start a round of a transaction that was claimed for this coordinator.
@@ -259,7 +263,9 @@ class Engine:
             if live is None or live.fence != fence:
                 continue
             if gid in lost:
-                self._forget(live, "its lease was lost")
+                # given back meanwhile is not lost, and a save under way finds out for itself
+                if live.held and not live.lock.locked():
+                    self._forget(live, "its lease was lost")
             else:
                 live.until = now + self._lease_s
 
@@ -348,6 +354,8 @@ class Engine:
         """Carry out ``commands``; give the calls, to be made after letting go of the lock."""
         calls: list[Call] = []
         before, live.tx = live.tx, tx
+        if before is None:
+            live.fence = 0  # it is created, never written over what may be stored
         for command in commands:
             match command:
                 case Save():
@@ -448,7 +456,8 @@ class Engine:
                 async with live.lock:
                     calls = await self._deliver(live, answered)
         except Exception:
-            self._forget(live, "the round failed unexpectedly")
+            async with live.lock:
+                self._forget(live, _UNEXPECTED)
             raise
         finally:
             self._leave(live)
@@ -491,18 +500,33 @@ class Engine:
             return []
 
     async def _wake(self, held: Held, asked: float) -> None:
-        live = self._enter(held.tx.gid)
-        try:
-            async with live.lock:
-                live.fence, live.held, live.since = held.fence, True, self._clock.monotonic()
-                live.until = asked + self._lease_s
-                if live.tx is None or live.tx.round is None:
-                    live.tx = held.tx
-                calls = await self._deliver(live, Woken(self._clock.now_ms()))
-            if calls:
-                self._spawn(self._drive(live, calls))
-        finally:
-            self._leave(live)
+        gid = held.tx.gid
+        while True:
+            live = self._enter(gid)
+            try:
+                async with live.lock:
+                    if live.tx is not None and live.fence > held.fence:
+                        return  # taken once more since it was claimed
+                    running = live.tx is not None and live.tx.round is not None
+                    if running and live.fence + 1 < held.fence:
+                        # what runs here is older than what is stored
+                        self._forget(live, "another coordinator went on with it")
+                    if self._live.get(gid) is not live:
+                        continue
+                    live.fence, live.held, live.since = held.fence, True, self._clock.monotonic()
+                    live.until = asked + self._lease_s
+                    if not running:
+                        live.tx = held.tx
+                    try:
+                        calls = await self._deliver(live, Woken(self._clock.now_ms()))
+                    except Exception:
+                        self._forget(live, _UNEXPECTED)
+                        raise
+                if calls:
+                    self._spawn(self._drive(live, calls))
+            finally:
+                self._leave(live)
+            return
 
     async def _give_back(self, live: _Live) -> None:
         """Free the lease of a transaction that nothing is going on with in this process."""
@@ -524,10 +548,7 @@ class Engine:
             del self._live[live.gid]
         live.held = False
         live.tx = None
-        self._answer(
-            live,
-            Answer(Outcome.UNKNOWN, f"gid {live.gid}: {why}; the transaction goes on, ask later"),
-        )
+        self._answer(live, _ask_later(live.gid, why))
 
     def _answer(self, live: _Live, answer: Answer) -> None:
         waiting, live.waiting = live.waiting, []
@@ -549,6 +570,8 @@ class Engine:
         if idle and self._live.get(live.gid) is live:
             del self._live[live.gid]
             self._remember(live)
+            if live.waiting:  # for a round that another coordinator ended
+                self._answer(live, _ask_later(live.gid, "the round was ended elsewhere"))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(self._guarded(work))  # awaited or cancelled in aclose
@@ -560,6 +583,10 @@ class Engine:
             await work
         except Exception:
             logger.exception("a round failed unexpectedly and is taken up again later")
+
+
+def _ask_later(gid: str, why: str) -> Answer:
+    return Answer(Outcome.UNKNOWN, f"gid {gid}: {why}; the transaction goes on, ask later")
 
 
 def _looks_new(event: ApiEvent) -> bool:
