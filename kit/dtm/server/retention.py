@@ -55,9 +55,12 @@ async def _purge(store: Store, before: int, archive: str) -> int:
 
 
 def _append(path: str, transactions: Sequence[Transaction]) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         data = "".join(f"{_line(tx)}\n" for tx in transactions).encode()
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            data = b"\n" + data  # a crash or a full disk left half a line, which spoils no other
         while data:
             data = data[os.write(file, data) :]
         os.fsync(file)

@@ -68,3 +68,18 @@ async def test_what_cannot_be_archived_is_not_deleted(tmp_path: Path) -> None:
     clock.advance(200)
     await run_for_a_while(store, clock, str(tmp_path / "missing" / "archive.jsonl"))
     assert await store.load("g1") is not None
+
+
+async def test_half_a_line_that_a_full_disk_left_spoils_no_other(tmp_path: Path) -> None:
+    """What is archived after it is deleted from the store, and has to be readable."""
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    await finished(store, clock, "g1")
+    clock.advance(200)
+    archive = tmp_path / "archive.jsonl"
+    archive.write_text('{"gid":"g1","trans_t')
+    await run_for_a_while(store, clock, str(archive))
+    assert await store.load("g1") is None
+    half, line = archive.read_text().splitlines()
+    assert half == '{"gid":"g1","trans_t'
+    assert json.loads(line)["gid"] == "g1"
