@@ -91,14 +91,14 @@ async def turn(deployed: Deployment, mode: str, clients: int, seconds: float) ->
 
 
 async def measured(
-    store: str, modes: Sequence[str], clients: int, seconds: float, rounds: int
+    store: str, modes: Sequence[str], clients: int, seconds: float, rounds: int, engine: str
 ) -> dict[str, list[Turn]]:
     """The turns of each mode on one store; they alternate."""
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as name:
         folder = Path(name)
         async with (
             store_settings(store, folder) as settings,
-            deployment(folder, store=settings) as deployed,
+            deployment(folder, store=settings, settings={"GrpcEngine": engine}) as deployed,
         ):
             for mode in modes:
                 await deployed.measure(mode, clients, min(seconds, 1.0))  # warm
@@ -116,13 +116,18 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--stores", default=",".join(STORES))
+    parser.add_argument("--engine", default="grpcio", help="of the coordinator: grpcio or lean")
     parser.add_argument("--modes", default=",".join(MODES))
     options = parser.parse_args()
     modes = options.modes.split(",")
-    print(f"{options.clients} clients; tx / echo is the median of the rounds")
+    print(
+        f"{options.clients} clients, engine {options.engine}; tx / echo is the median of the rounds"
+    )
     print(f"{'store':10}{'mode':6}{'tx/s':>8}{'tx/echo':>9}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>8}")
     for store in options.stores.split(","):
-        turns = await measured(store, modes, options.clients, options.seconds, options.rounds)
+        turns = await measured(
+            store, modes, options.clients, options.seconds, options.rounds, options.engine
+        )
         for mode, each in turns.items():
             ratio = median(t.ratio for t in each)
             said = ""

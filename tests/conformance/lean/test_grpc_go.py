@@ -12,7 +12,6 @@ import pytest
 from api.trans.v1 import trans_pb2
 from kit.errors.codes import GrpcCode
 from kit.etcd.pb import etcd_pb2 as pb
-from kit.testing.absent import absent
 from kit.testing.etcd import etcd_server
 from kit.transport.grpc import GrpcClient, GrpcServer, RpcError
 from kit.transport.grpc.engine import Keepalive
@@ -76,7 +75,7 @@ async def test_ghz_finds_the_service_by_reflection_and_every_call_succeeds() -> 
     """grpc-go as a client: 32 calls at once over 4 connections."""
     program = shutil.which("ghz")
     if program is None:
-        absent("ghz", "go install github.com/bojand/ghz/cmd/ghz@latest")
+        pytest.skip("ghz is no wheel: go install github.com/bojand/ghz/cmd/ghz@latest")
 
     async def answer(request: bytes, _context: Any) -> trans_pb2.Response:
         return trans_pb2.Response()
