@@ -11,7 +11,7 @@ import asyncio
 
 from kit import log
 from kit.clock import Clock
-from kit.dtm.server.engine import MAX_LIVE, Engine
+from kit.dtm.server.engine import Engine
 from kit.dtm.store import Store
 from kit.errors import Error
 
@@ -19,9 +19,6 @@ logger = log.get_logger()
 
 BATCH = 100
 """Transactions that one claim takes."""
-
-MAX_RECOVERING = MAX_LIVE // 10
-"""While so many are in memory nothing is claimed: a backlog must not crowd out new requests."""
 
 _SHORTEST_S = 0.01
 
@@ -76,7 +73,7 @@ class Claims:
 
     async def _round(self) -> float:
         """Claim once; give the seconds until the next time."""
-        if self._engine.live >= MAX_RECOVERING:
+        if self._engine.room <= 0:
             return _SHORTEST_S * 10
         self._sleeping_until = 0  # what is expected from now on is seen by next_due, or kicks
         asked = self._clock.monotonic()

@@ -68,6 +68,9 @@ DEFERRED_S = 0.05
 MAX_LIVE = 10_000
 """Transactions in memory; further requests are told to come back."""
 
+MAX_RECOVERING = MAX_LIVE // 10
+"""Of them, those that were claimed: a backlog must not crowd out new requests."""
+
 MAX_REMEMBERED = 1_000
 """Prepared transactions that need not be read again for the next request of their client."""
 
@@ -170,6 +173,7 @@ class Engine:
         self._on_alert = on_alert
         self._on_round = on_round
         self._live: dict[str, _Live] = {}
+        self._claimed: set[_Live] = set()
         self._remembered: OrderedDict[str, tuple[Transaction, int, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -178,6 +182,14 @@ class Engine:
     def live(self) -> int:
         """Transactions in memory right now."""
         return len(self._live)
+
+    @property
+    def room(self) -> int:
+        """Claimed transactions that may still be woken.
+
+        What clients brought does not count, or a busy hour would leave due ones waiting.
+        """
+        return min(MAX_RECOVERING - len(self._claimed), MAX_LIVE - len(self._live))
 
     async def aclose(self, grace: float = 5.0) -> None:
         """Let running rounds end, at most ``grace`` seconds; then keep what they brought and leave.
@@ -515,6 +527,7 @@ class Engine:
                         continue
                     live.fence, live.held, live.since = held.fence, True, self._clock.monotonic()
                     live.until = asked + self._lease_s
+                    self._claimed.add(live)
                     if not running:
                         live.tx = held.tx
                     try:
@@ -546,6 +559,7 @@ class Engine:
         """Leave the transaction to whoever holds its lease; those who wait here may ask later."""
         if self._live.get(live.gid) is live:
             del self._live[live.gid]
+            self._claimed.discard(live)
         live.held = False
         live.tx = None
         self._answer(live, _ask_later(live.gid, why))
@@ -569,6 +583,7 @@ class Engine:
         idle = live.users == 0 and (live.tx is None or live.tx.round is None)
         if idle and self._live.get(live.gid) is live:
             del self._live[live.gid]
+            self._claimed.discard(live)
             self._remember(live)
             if live.waiting:  # for a round that another coordinator ended
                 self._answer(live, _ask_later(live.gid, "the round was ended elsewhere"))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,9 @@ from kit.dtm.core import (
     Submitted,
     Transaction,
 )
+from kit.dtm.server import engine as engine_module
 from kit.dtm.server.caller import BranchAnswer
+from kit.dtm.server.claims import Claims
 from kit.dtm.server.engine import Engine
 from kit.dtm.store import Change, StoreUnavailable
 from kit.dtm.store.memory import MemoryStore
@@ -249,3 +252,27 @@ async def test_a_renewal_that_comes_after_the_end_takes_nothing_from_who_waits(
     await renewing
     assert engine._live.get("g1") is live
     assert live.tx is not None
+
+
+async def test_due_transactions_are_claimed_however_many_requests_are_being_served(
+    store: HeldStore,
+    engine: Engine,
+    clock: ManualClock,
+    branches: Branches,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls that hang hold up nothing but themselves; only claimed ones count, until they end."""
+    monkeypatch.setattr(engine_module, "MAX_RECOVERING", 1)
+    await engine.handle(Prepared(clock.now_ms(), message(wait=False)))
+    clock.advance(60)
+    gate = branches.hold("01", Op.ACTION)
+    await engine.handle(Submitted(clock.now_ms(), replace(message(wait=False), gid="g2")))
+    await until(lambda: len(branches.calls) == 2)
+    claiming = asyncio.create_task(Claims(store, engine, clock, owner="one").run())
+    await until(lambda: len(branches.calls) == 4)
+    assert (engine.live, engine.room) == (2, 0)
+    gate.set()
+    await until(lambda: engine.live == 0)
+    assert engine.room == 1
+    claiming.cancel()
+    await asyncio.gather(claiming, return_exceptions=True)
