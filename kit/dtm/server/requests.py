@@ -370,6 +370,11 @@ def _msg_rows(
         url = step["action"]
         if not url.startswith(TOPIC_PREFIX):
             check_url(f"Steps[{index}].action", url, protocol)
+        elif len(url) > MAX_URL_CHARS or not url.isprintable():
+            raise InvalidRequest(
+                f"Steps[{index}].action: {_shown(url)} names no topic; use at most "
+                f"{MAX_NAME_CHARS} printable characters"
+            )
         rows.append(Branch(branch_id, Op.ACTION, url, payloads[index]))
     return tuple(rows)
 

@@ -214,3 +214,17 @@ def test_gids_of_http_transactions_may_be_in_any_language() -> None:
     steps = [{"action": "http://h/out"}]
     given = {"gid": "订单-1", "trans_type": "msg", "steps": steps, "payloads": [b""]}
     assert request_from(protocol=Protocol.HTTP, **given).gid == "订单-1"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "x" * 2_000])
+def test_a_topic_that_no_store_can_look_up_is_refused_by_name(name: str) -> None:
+    """Neither a lone surrogate nor a NUL reaches a store, and the complaint is short."""
+    with pytest.raises(InvalidRequest, match=r"Steps\[0\]\.action: .* names no topic") as caught:
+        request_from(
+            gid="g1",
+            trans_type="msg",
+            protocol=Protocol.GRPC,
+            steps=[{"action": f"topic://{name}"}],
+            payloads=[b""],
+        )
+    assert len(str(caught.value)) < 200
