@@ -8,6 +8,7 @@ Source: dtm-labs/dtm dtmsvr/cron.go, which locks one transaction at a time.
 """
 
 import asyncio
+import math
 
 from kit import log
 from kit.clock import Clock
@@ -49,11 +50,13 @@ class Claims:
         self._lease_s = lease_s
         self._kick = asyncio.Event()
         self._sleeping_until = 0
+        self._expected = math.inf
         self._away = False
         engine.on_wake = self.expect
 
     def expect(self, at: int) -> None:
         """Hear that a transaction is due at ``at``: the loop does not sleep past it."""
+        self._expected = min(self._expected, at)
         if at < self._sleeping_until:
             self._kick.set()
 
@@ -75,7 +78,7 @@ class Claims:
         """Claim once; give the seconds until the next time."""
         if self._engine.room <= 0:
             return _SHORTEST_S * 10
-        self._sleeping_until = 0  # what is expected from now on is seen by next_due, or kicks
+        self._expected = math.inf  # what is expected from now on may have missed next_due
         asked = self._clock.monotonic()
         claimed = await self._store.claim(self._owner, BATCH, lease_s=self._lease_s)
         for held in claimed:
@@ -84,7 +87,8 @@ class Claims:
             return _SHORTEST_S
         now = await self._store.now_ms()
         due = await self._store.next_due()
-        pause = self._poll_s if due is None else min((due - now) / 1000, self._poll_s)
+        soonest = min(self._expected, math.inf if due is None else due)
+        pause = min((soonest - now) / 1000, self._poll_s)
         self._sleeping_until = now + round(pause * 1000)
         return max(pause, _SHORTEST_S)
 

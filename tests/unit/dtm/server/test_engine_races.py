@@ -75,6 +75,11 @@ class Branches:
         return self.gates.setdefault((branch_id, op), asyncio.Event())
 
 
+DUE = Transaction(
+    "g1", TransType.MSG, Status.SUBMITTED, branches=(Branch("01", Op.ACTION, "h:1/s/M"),)
+)
+
+
 def saga(*, wait: bool = False) -> Request:
     rows = tuple(
         Branch(branch_id, op, f"h:1/s/{op}")
@@ -274,5 +279,30 @@ async def test_due_transactions_are_claimed_however_many_requests_are_being_serv
     gate.set()
     await until(lambda: engine.live == 0)
     assert engine.room == 1
+    claiming.cancel()
+    await asyncio.gather(claiming, return_exceptions=True)
+
+
+async def test_what_is_expected_just_after_the_store_was_asked_is_not_slept_through(
+    store: HeldStore, engine: Engine, clock: ManualClock, branches: Branches
+) -> None:
+    """The answer of the store is on its way when a round elsewhere in this process ends."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def next_due() -> int | None:
+        due = await MemoryStore.next_due(store)
+        asked.set()
+        await answer.wait()
+        return due
+
+    store.next_due = next_due  # type: ignore[method-assign]
+    claiming = asyncio.create_task(Claims(store, engine, clock, owner="one", poll_s=60).run())
+    await asked.wait()
+    engine.on_wake(clock.now_ms() + 20)
+    await store.create(replace(DUE, next_cron_time=clock.now_ms() + 20))
+    answer.set()
+    await asyncio.sleep(0.01)
+    clock.advance(0.03)
+    await until(lambda: branches.calls == [("01", Op.ACTION)])
     claiming.cancel()
     await asyncio.gather(claiming, return_exceptions=True)
