@@ -4,8 +4,8 @@ from collections import OrderedDict
 from typing import Self
 
 from kit.dtm.barrier import BarrierError, BranchBarrier
-from kit.dtm.client import DtmClient, DtmUnavailable
-from kit.dtm.client.messages import BranchRequest
+from kit.dtm.client import DtmClient
+from kit.dtm.client.xa import register_xa
 from kit.registry import Discovery
 
 MAX_COORDINATORS = 16
@@ -45,14 +45,7 @@ class Coordinators:
                 "metadata dtm-dtm or dtm-phase2_url missing; the call has to come from a client of "
                 "an xa transaction"
             )
-        request = BranchRequest(
-            branch.gid, branch.trans_type, branch.branch_id, b"", {"url": phase2_url}
-        )
-        try:
-            await (await self._client(dtm)).register_branch(request)
-        except DtmUnavailable as error:
-            if "UniqueKeyConflict" not in error.message:
-                raise
+        await register_xa(await self._client(dtm), branch, phase2_url)
 
     async def _client(self, dtm: str) -> DtmClient:
         client = self._clients.get(dtm)

@@ -15,6 +15,9 @@ from kit.dtm.wire import QUERY_BRANCH_ID, Op
 _LONGEST = {"trans_type": 45, "gid": 128, "branch_id": 128, "op": 45}
 """Characters that the columns of dtm's table have."""
 
+_OPS = tuple(op.value for op in Op if op is not Op.BUSINESS)
+"""Those of calls. A mistyped undo would be taken for an action, and undo what never happened."""
+
 FIRST_CALL = "01"
 
 
@@ -46,8 +49,10 @@ class BranchBarrier:
         """The row of the next use.
 
         Raises:
-            BarrierError: an id is longer than the column that keeps it.
+            BarrierError: an id is longer than the column that keeps it, or the op is unknown.
         """
+        if self.op not in _OPS:
+            raise BarrierError(f"op {self.op!r} is none; use one of {', '.join(_OPS)}")
         for name, longest in _LONGEST.items():
             if len(getattr(self, name)) > longest:
                 raise BarrierError(f"{name} has more than {longest} characters")

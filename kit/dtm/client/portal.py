@@ -15,10 +15,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
-from kit.dtm.client.errors import InvalidCall
+from kit.dtm.client.errors import DtmUnavailable, InvalidCall
 
 T = TypeVar("T")
 
@@ -71,6 +71,7 @@ class Portal:
 
         Raises:
             InvalidCall: the caller runs an event loop, which would stand still meanwhile.
+            DtmUnavailable: another thread closed the portal meanwhile.
             BaseException: what the coroutine raises, or what interrupts the caller while it waits:
                 then the coroutine is cancelled first.
         """
@@ -91,7 +92,12 @@ class Portal:
         except BaseException:  # Ctrl-C, or a callback that ends the thread
             future.cancel()
             raise
-        return future.result()
+        try:
+            return future.result()
+        except CancelledError:
+            raise DtmUnavailable(
+                "the client was closed during this call; what became of it is unknown"
+            ) from None
 
     def close(self) -> None:
         """End the loop and its thread; may be called twice."""
@@ -120,6 +126,10 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        if open_calls := asyncio.all_tasks(loop):  # their callers wait, and would for ever
+            for call in open_calls:
+                call.cancel()
+            loop.run_until_complete(asyncio.wait(open_calls))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 

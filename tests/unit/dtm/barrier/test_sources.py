@@ -40,6 +40,13 @@ def test_ids_that_do_not_fit_are_named_before_they_are_cut() -> None:
         BranchBarrier("saga", "g" * 129, "01", "action").next_row()
 
 
+@pytest.mark.parametrize("op", ["compensat", "Cancel", "business"])
+def test_an_op_that_nobody_sends_is_refused(op: str) -> None:
+    """It has no origin that is known, so that an undo would run with nothing to undo."""
+    with pytest.raises(BarrierError, match=f"op '{op}' is none; use one of action, compensate"):
+        BranchBarrier("saga", "g", "01", op).next_row()
+
+
 def test_uses_are_counted_with_two_digits() -> None:
     barrier = BranchBarrier("saga", "g", "01", "action")
     ids = [barrier.next_row().barrier_id for _ in range(100)]
@@ -165,7 +172,7 @@ def test_django_views_answer(path: str, status: int, body: Any) -> None:
             return middleware.process_exception(request, exc)
 
     middleware = DtmResultMiddleware(view)
-    answer = middleware(RequestFactory().get(f"{path}?{QUERY}"))
+    answer: Any = middleware(RequestFactory().get(f"{path}?{QUERY}"))
     assert (answer.status_code, json.loads(answer.content)) == (status, body)
     assert middleware.process_exception(None, ValueError("boom")) is None
 

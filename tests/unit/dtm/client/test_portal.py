@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
+from kit.dtm.client.errors import DtmUnavailable
 from kit.dtm.client.portal import Here, Portal
 
 _seen: ContextVar[str] = ContextVar("seen")
@@ -84,3 +85,29 @@ def test_the_context_of_the_caller_is_that_of_the_coroutine(portal: Portal) -> N
         return _seen.get()
 
     assert portal.run(make) == "mine"
+
+
+def test_a_call_that_is_open_when_another_thread_closes_the_client_is_ended(
+    portal: Portal,
+) -> None:
+    """Its caller would wait for ever."""
+    begun = threading.Event()
+    raised: list[BaseException] = []
+
+    async def lasting(_: Here) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def call() -> None:
+        try:
+            portal.run(lasting)
+        except DtmUnavailable as exc:
+            raised.append(exc)
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    assert begun.wait(5)
+    portal.close()
+    caller.join(5)
+    assert not caller.is_alive()
+    assert "the client was closed" in str(raised)
