@@ -72,7 +72,10 @@ async def _body(receive: Receive) -> dict[str, object]:
         more = message.get("more_body", False)
         if len(data) > MAX_BODY:
             raise InvalidRequest(f"body: at most {MAX_BODY} bytes")
-    decoded = json.loads(data or b"{}")
+    try:
+        decoded = json.loads(data or b"{}")
+    except RecursionError:
+        raise InvalidRequest("body: nested too deeply") from None
     if not isinstance(decoded, dict):
         raise InvalidRequest("body: not a JSON object")
     return decoded

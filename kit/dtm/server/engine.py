@@ -230,7 +230,13 @@ class Engine:
                     self._spawn(self._drive(live, calls))
             finally:
                 self._leave(live)
-            return answer if isinstance(answer, Reply | Answer) else await answer
+            if isinstance(answer, Reply | Answer):
+                return answer
+            try:
+                return await answer
+            finally:  # a client that went away is not waited for by the round
+                if answer in live.waiting:
+                    live.waiting.remove(answer)
 
     def wake(self, held: Held, asked: float | None = None) -> None:
         """Start a round of a transaction that was claimed for this coordinator.

@@ -99,13 +99,15 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
     service = settings.micro_service
     clock = SkippingClock() if dev else None
     if dev:
+        if settings.listen not in ("127.0.0.1", "::1", "localhost"):
+            raise UsageError(
+                f"-dev: Listen is {settings.listen}, and whoever reaches it could move the clock; "
+                "write Listen: 127.0.0.1"
+            )
         logger.warning("--dev: whoever reaches the HTTP port can move the clock")
     async with AsyncExitStack() as stack:
         store: Store = await stack.enter_async_context(make_store(settings.store, clock))
         check_durability(store, require=settings.store.require_durable)
-        if reset:
-            await store.clear()
-            logger.warning("-r: the store is empty now", driver=settings.store.driver)
         registry = None
         target = parse_registry_target(service.target)
         if target is not None:
@@ -151,6 +153,10 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
             check_target=caller.targets.check,
             clock=clock,
         )
+        if reset:
+            await coordinator.listen()  # a second one on these ports must not empty anything
+            await store.clear()
+            logger.warning("-r: the store is empty now", driver=settings.store.driver)
         app = App(
             id=str(uuid.uuid1()),
             name=target.name if target else PROG,
