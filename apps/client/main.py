@@ -120,7 +120,8 @@ async def _transfer(given: argparse.Namespace) -> int:
             _tell("result: succeed")
             return 0
     _tell(f"result: not finished: {why}")
-    _tell(f"the coordinator keeps trying what it accepted, gid {gid}")
+    does = "keeps trying" if given.mode is TransType.MSG else "confirms or undoes"
+    _tell(f"the coordinator {does} what it accepted, gid {gid}")
     return 1
 
 

@@ -20,10 +20,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kit.dtm.barrier.errors import BarrierError, CommitsApart
 from kit.dtm.errors import Failure, Ongoing
 from kit.dtm.wire import Result, with_result_word
 from kit.errors import Error
 from kit.errors.codes import GrpcCode
+
+_ANSWERED = (Failure, Ongoing, BarrierError, CommitsApart)
+"""The last two are unknown to a coordinator, and their text tells its log why it asks again."""
 
 _WORDS = re.compile("FAILURE|ONGOING")
 """What dtm looks for in texts as well, and finds in words that were not meant."""
@@ -102,7 +106,7 @@ def install_results(app: Any) -> None:
             result = dtm_result(error)
             return JSONResponse(result.body, status_code=result.http_status)
 
-        for kind in (Failure, Ongoing):
+        for kind in _ANSWERED:
             app.add_exception_handler(kind, answer)
     elif hasattr(app, "register_error_handler"):
 
@@ -110,7 +114,7 @@ def install_results(app: Any) -> None:
             result = dtm_result(error)
             return result.body, result.http_status
 
-        for kind in (Failure, Ongoing):
+        for kind in _ANSWERED:
             app.register_error_handler(kind, reply)
     else:
         raise TypeError(
@@ -140,7 +144,7 @@ class DtmResultMiddleware:
     def process_exception(self, _: Any, error: Exception) -> Any:
         """The answer for an error of a view; ``None``, Django's own, when it has no meaning."""
         result = dtm_result(error)
-        if result.result is Result.UNKNOWN:
+        if not isinstance(error, _ANSWERED) and result.result is Result.UNKNOWN:
             return None
         from django.http import JsonResponse
 

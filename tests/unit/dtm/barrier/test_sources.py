@@ -145,6 +145,24 @@ async def test_fastapi_and_starlette_views_answer(path: str, status: int, body: 
         assert await asgi(app, path) == (status, body)
 
 
+async def test_a_call_without_its_ids_is_told_which_are_missing() -> None:
+    """By whoever reads the coordinator's log, not only the service's own."""
+    from fastapi import FastAPI, Request
+
+    app = FastAPI()
+    install_results(app)
+
+    async def view(request: Request) -> None:
+        raise BarrierError("query gid missing")
+
+    app.get("/{word}")(view)
+    status, body = await asgi(app, "/out")
+    assert (status, body["error"]) == (500, "query gid missing")
+    if not django.conf.settings.configured:
+        django.conf.settings.configure()
+    assert DtmResultMiddleware(view).process_exception(None, BarrierError("x")).status_code == 500
+
+
 @pytest.mark.parametrize(("path", "status", "body"), ANSWERS)
 def test_flask_views_answer(path: str, status: int, body: Any) -> None:
     from flask import Flask, request
