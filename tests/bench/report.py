@@ -172,16 +172,16 @@ do without: *server* and twice *client* of the pair *bare to bare* below, at 32 
 900 µs of CPU. A coordinator that stores nothing needs little more, and four calls served and two
 made are most of a tcc. It is one process, and one core is what it has.
 
-What the next factor takes is another engine below gRPC. With `GrpcEngine: lean` the same msg, in
-turns with grpcio on a busy afternoon (`python -m tests.bench.modes --modes msg --engine lean`):
+What the next factor takes is another engine below gRPC. With `GrpcEngine: lean` the same msg, on the
+same quiet evening (`python -m tests.bench.modes --modes msg --engine lean`):
 
 | store      | grpcio tx/echo | CPU µs | lean tx/echo | CPU µs |
 | ---------- | -------------: | -----: | -----------: | -----: |
-| none       |           0.24 |  1,066 |         0.41 |    477 |
-| SQLite     |           0.17 |  1,173 |         0.41 |    614 |
-| PostgreSQL |           0.24 |  1,100 |         0.30 |    522 |
-| MariaDB    |           0.09 |  1,589 |         0.25 |    647 |
-| Redis      |           0.19 |  1,336 |         0.22 |    660 |
+| none       |           0.26 |    924 |         0.48 |    392 |
+| SQLite     |           0.17 |  1,283 |         0.33 |    538 |
+| PostgreSQL |           0.16 |  1,043 |         0.30 |    504 |
+| MariaDB    |           0.14 |  1,340 |         0.24 |    655 |
+| Redis      |           0.19 |  1,083 |         0.30 |    505 |
 
 Looked at on 2026-11-24 with 32 clients, two cores that had more to do; CPU of the coordinator in
 µs/tx, medians of five runs, of which 100 to 300 are chance:
