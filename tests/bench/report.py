@@ -173,7 +173,7 @@ do without: *server* and twice *client* of the pair *bare to bare* below, at 32 
 made are most of a tcc. It is one process, and one core is what it has.
 
 What the next factor takes is another engine below gRPC. With `GrpcEngine: lean` the same msg, on
-the same quiet evening (`python -m tests.bench.modes --modes msg --engine lean`):
+the same evening (`python -m tests.bench.modes --modes msg --engine lean`):
 
 | store      | grpcio tx/echo | CPU µs | lean tx/echo | CPU µs |
 | ---------- | -------------: | -----: | -----------: | -----: |
