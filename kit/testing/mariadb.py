@@ -5,6 +5,7 @@ socket of its own.
 """
 
 import asyncio
+import fcntl
 import os
 import pwd
 import random
@@ -12,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +23,9 @@ from urllib.parse import unquote, urlsplit
 
 from kit.testing.absent import absent
 
-INSTALL_HINT = "apt-get install mariadb-server-core, or point MYSQL_DSN to a server"
+INSTALL_HINT = (
+    "apt-get install mariadb-server-core mariadb-client-core, or point MYSQL_DSN to a server"
+)
 
 DSN_VARIABLE = "MYSQL_DSN"
 """``mysql://user:password@host:port``: a server that is there already and that tests may fill."""
@@ -30,6 +34,9 @@ USER, PASSWORD = "kit", "kit"
 """Who may do everything on a server that was started here."""
 
 _SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/libexec"))
+_HELPERS = ("mariadb-install-db", "my_print_defaults")
+_PACKAGES = ("mariadb-server-core", "mariadb-client-core")  # the second has my_print_defaults
+_INSTALL_TRIES = 3
 _READY_WITHIN = 20.0
 _STOPS_WITHIN = 20.0
 _INSTALLED_WITHIN = 300.0
@@ -43,7 +50,12 @@ GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;
 
 
 def find_mariadbd() -> str | None:
-    """Where the server is: on PATH or in a folder of system programs, else ``None``."""
+    """Where the server is: on PATH or in a folder of system programs, else ``None``.
+
+    A server without the programs that make its data folder is of no use, and counts as absent.
+    """
+    if not all(shutil.which(name, path=_SEARCHED) for name in _HELPERS):
+        return None
     return next(
         (path for name in ("mariadbd", "mysqld") if (path := shutil.which(name, path=_SEARCHED))),
         None,
@@ -53,23 +65,41 @@ def find_mariadbd() -> str | None:
 def install_mariadbd() -> str | None:
     """Where the server is; as root where there is ``apt-get`` it is installed when absent.
 
-    The package brings programs and no service. Takes up to 5 minutes a step.
+    The packages bring programs and no service. Takes up to 5 minutes a step; of several processes
+    that ask at the same time one installs and the others wait for it.
     """
-    if (found := find_mariadbd()) or os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return found
-    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "mariadb-server-core"]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return find_mariadbd()
+    with (Path(tempfile.gettempdir()) / "kit-install-mariadb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (found := find_mariadbd()) is not None:
+            return found
+        for _ in range(_INSTALL_TRIES):
+            if _apt("update") and _apt("install", "--no-install-recommends", *_PACKAGES):
+                break
+        return find_mariadbd()
+
+
+def _apt(*words: str) -> bool:
+    """Whether ``apt-get`` did it; what it complained about goes to standard error."""
+    command = ["apt-get", "-y", "-q", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
     try:
-        for command in (["apt-get", "update", "-q"], install):
-            subprocess.run(
-                command,
-                check=True,
-                capture_output=True,
-                timeout=_INSTALLED_WITHIN,
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            )
-    except (subprocess.SubprocessError, OSError):
-        return None  # whoever needs it says so
-    return find_mariadbd()
+        done = subprocess.run(
+            [*command, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_INSTALLED_WITHIN,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+    except (subprocess.SubprocessError, OSError) as exc:
+        complaint = str(exc)
+    else:
+        if done.returncode == 0:
+            return True
+        complaint = done.stderr.strip()
+    print(f"apt-get {words[0]}: {complaint[-1_000:]}", file=sys.stderr)  # noqa: T201  no logger yet
+    return False
 
 
 class MariadbServer:
@@ -110,14 +140,15 @@ class MariadbServer:
             entry = pwd.getpwnam(_unprivileged())
             os.chown(self._folder, entry.pw_uid, entry.pw_gid)
         (self._folder / "init.sql").write_text(_INIT)
-        program = shutil.which("mariadb-install-db", path=_SEARCHED) or "mysql_install_db"
+        program = shutil.which("mariadb-install-db", path=_SEARCHED) or "mariadb-install-db"
         command = [program, "--no-defaults", f"--datadir={self._data}", "--skip-test-db"]
         command.append("--auth-root-authentication-method=normal")
         if os.geteuid() == 0:
             command.append(f"--user={_unprivileged()}")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"{program}: {done.stderr.strip()[-2_000:]}")
+            said = (done.stderr + done.stdout).strip()  # it complains on its standard output
+            raise RuntimeError(f"{program}: {said[-2_000:]}")
 
     async def start(self, *settings: str) -> None:
         """Start on the data and port of the last time; return when it answers.
