@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
+from kit.compat import Compat
 from kit.config import Duration
 from kit.etcd import EtcdOptions, EtcdTls
 from kit.log import Form, Level
@@ -81,7 +82,7 @@ class Log(BaseModel):
     """How the log is written."""
 
     level: str = "info"
-    format: Form = Form.TEXT
+    format: Form | None = None
 
     @field_validator("level")
     @classmethod
@@ -150,6 +151,7 @@ class Data(BaseModel):
 class Settings(BaseModel):
     """The whole file."""
 
+    compat: Compat = Compat.V2
     server: Servers = Field(default_factory=Servers)
     registry: Registry = Field(default_factory=Registry)
     log: Log = Field(default_factory=Log)

@@ -11,6 +11,7 @@ from apps.trans.data import DatabaseLedger, open_database
 from apps.trans.service import TransService
 from kit import App, __version__, log, run_command
 from kit.app import Flags
+from kit.compat import use as use_compat
 from kit.config import Config, EnvSource, FileSource
 from kit.errors import ServiceUnavailable
 from kit.middleware.recovery import recovery
@@ -39,6 +40,7 @@ async def _serve(conf: str) -> None:
     config = Config(FileSource(conf), EnvSource("TRANS_"))
     await config.load()
     settings = config.scan(Settings)
+    use_compat(settings.compat)
     log.configure(level=settings.log.level, form=settings.log.format)
     listener = settings.server.grpc
     server = GrpcServer(

@@ -1,11 +1,14 @@
 """HTTP-like codes and gRPC codes, each way, as tables.
 
-Source: go-kratos/kratos transport/http/status/status.go (v2 form: 412 has no gRPC code,
-FAILED_PRECONDITION reads as 400). Codes outside the table do not survive gRPC: a business code such
-as 10001 travels as UNKNOWN.
+Codes outside the tables do not survive gRPC: a business code such as 10001 travels as UNKNOWN. So
+does 412 under ``v2``, where FAILED_PRECONDITION reads as 400; under ``v3`` the two are a pair.
+
+Source: go-kratos/kratos transport/http/status/status.go.
 """
 
 from enum import IntEnum
+
+from kit.compat import Compat, chosen
 
 
 class GrpcCode(IntEnum):
@@ -29,6 +32,8 @@ class GrpcCode(IntEnum):
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
+
+_PRECONDITION = 412
 
 _TO_GRPC = {
     200: GrpcCode.OK,
@@ -72,6 +77,8 @@ def grpc_code(code: int) -> GrpcCode:
     >>> grpc_code(409).name, grpc_code(10001).name
     ('ABORTED', 'UNKNOWN')
     """
+    if code == _PRECONDITION and chosen() is Compat.V3:
+        return GrpcCode.FAILED_PRECONDITION
     return _TO_GRPC.get(code, GrpcCode.UNKNOWN)
 
 
@@ -81,6 +88,8 @@ def http_code(code: int) -> int:
     >>> http_code(GrpcCode.ABORTED), http_code(99)
     (409, 500)
     """
+    if code == GrpcCode.FAILED_PRECONDITION and chosen() is Compat.V3:
+        return _PRECONDITION
     try:
         return _FROM_GRPC[GrpcCode(code)]
     except ValueError:

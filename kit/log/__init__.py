@@ -1,4 +1,4 @@
-"""Log lines as kratos writes them, or as JSON.
+"""Log lines as kratos writes them, v2 or v3, or as JSON.
 
 ::
 
@@ -21,6 +21,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import Processor
 
+from kit.compat import Compat, chosen
 from kit.log.level import Level
 from kit.log.logger import Logger, context
 from kit.log.mask import MASK, is_secret, mask_urls, masked
@@ -55,7 +56,7 @@ def plain(message: str, /, *args: object) -> None:
 def configure(
     *,
     level: Level | str = Level.INFO,
-    form: Form | str = Form.TEXT,
+    form: Form | str | None = None,
     fields: Mapping[str, object] | None = None,
     timestamps: bool | None = None,
     caller: bool = False,
@@ -69,9 +70,10 @@ def configure(
 
     Args:
         level: lines below it are dropped, at 0.1 us each.
-        form: ``text`` or ``json``.
+        form: ``text``, ``slog`` or ``json``; by default that of the kratos that the process
+            follows, see :mod:`kit.compat`: ``text`` for v2, ``slog`` for v3.
         fields: at the beginning of each line, such as ``{"service.name": "trans"}``.
-        timestamps: whether lines have ``ts``; by default JSON has and text has not.
+        timestamps: whether lines have ``ts``; by default text has not, the others have.
         caller: whether lines have ``caller``, as ``folder/file.py:line``.
         buffered: gather lines for up to 50 ms; warnings and errors go at once, with all before
             them. See :class:`~kit.log.writer.BufferedWriter`.
@@ -110,11 +112,13 @@ def configure(
         )
 
 
-def _form(form: str) -> Form:
+def _form(form: str | None) -> Form:
+    if form is None:
+        return Form.TEXT if chosen() is Compat.V2 else Form.SLOG
     try:
         return Form(form)
     except ValueError:
-        raise ValueError(f"log form {form!r} is unknown; use text or json") from None
+        raise ValueError(f"log form {form!r} is unknown; use text, slog or json") from None
 
 
 def get_level() -> Level:

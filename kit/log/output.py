@@ -1,10 +1,11 @@
 """The last part of a line's way: which form it takes and where it goes.
 
-Two forms. Text is kratos' ``LEVEL k1=v1 k2=v2 msg=...``, for people, without any quoting; JSON is
-one object a line, for machines. Both are one line whatever is in them, except that the text form
-puts a stack on lines of its own below, indented, so that none of them can be taken for a line.
+Three forms. Text is kratos' ``LEVEL k1=v1 k2=v2 msg=...``, for people, without any quoting; slog is
+``time=... level=INFO msg="..." k1=v1``, quoted where it has to be, as kratos v3 writes it; JSON is
+one object a line, for machines. All are one line whatever is in them, except that text puts a stack
+on lines of its own below, indented, so that none of them can be taken for a line.
 
-Source: go-kratos/kratos log/std.go.
+Source: go-kratos/kratos log/std.go of v2; the Go package log/slog, TextHandler.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 
 from kit.log.level import Level
 from kit.log.mask import MASK, is_secret, masked
-from kit.log.text import MAX_LINE_CHARS, cut, escape, go_text
+from kit.log.text import MAX_LINE_CHARS, cut, escape, go_text, quoted
 from kit.log.writer import Writer
 
 Event: TypeAlias = MutableMapping[str, Any]
@@ -26,6 +27,7 @@ STACK_INDENT = "    "
 _WARN = Level.WARN
 _LOWEST = int(min(Level))
 _WORDS = tuple(level.name for level in Level)
+_SLOG_WORDS = ("DEBUG", "INFO", "WARN", "ERROR", "ERROR+4")
 _NESTED = (dict, list, tuple)
 
 
@@ -33,6 +35,7 @@ class Form(StrEnum):
     """What a line looks like."""
 
     TEXT = "text"
+    SLOG = "slog"
     JSON = "json"
 
 
@@ -64,7 +67,7 @@ class Output:
         self.level = level
         self.fields = dict(fields or {})
         self.form = form
-        self.timestamps = form is Form.JSON if timestamps is None else timestamps
+        self.timestamps = form is not Form.TEXT if timestamps is None else timestamps
         self.caller = caller
         self.writer = writer or Writer()
         self._masks = frozenset(name.lower() for name in masks)
@@ -73,26 +76,33 @@ class Output:
         self._go_time = self._iso_time = self._zone = ""
 
     def timestamp(self) -> str:
-        """Now in RFC 3339, local zone; to the second in text as in kratos, with millis in JSON."""
+        """Now in RFC 3339, local zone; to the second in text as in kratos, else with millis."""
         now = self._now()
         self._tick(int(now))
-        millis = f".{int(now * 1000) % 1000:03d}" if self.form is Form.JSON else ""
+        millis = f".{int(now * 1000) % 1000:03d}" if self.form is not Form.TEXT else ""
         return f"{self._iso_time}{millis}{self._zone}"
 
     def write(self, level: Level, event: Event) -> None:
         """Render ``event`` and write it; ``exc_info`` in it becomes the stack."""
         exc_info = event.pop("exc_info", None)
         self._mask(event)
-        render = self._json if self.form is Form.JSON else self._text
-        self.writer.write(render(level, event, _stack(exc_info)), now=level >= _WARN)
+        match self.form:
+            case Form.TEXT:
+                line = self._text(level, event, _stack(exc_info))
+            case Form.SLOG:
+                line = self._slog(level, event, _stack(exc_info))
+            case Form.JSON:
+                line = self._json(level, event, _stack(exc_info))
+        self.writer.write(line, now=level >= _WARN)
 
     def write_plain(self, message: str) -> None:
         """Write ``message`` as Go's own ``log`` package does: local time, then the text.
 
-        In JSON it is the message of an INFO line, so that the stream stays JSON.
+        In the other forms it is the message of an INFO line, so that the stream stays readable by
+        machines.
         """
         message = message.removesuffix("\n")
-        if self.form is Form.JSON:
+        if self.form is not Form.TEXT:
             self.write(Level.INFO, {"ts": self.timestamp(), **self.fields, "msg": message})
             return
         self._tick(int(self._now()))
@@ -129,6 +139,18 @@ class Output:
             return f"{line}\n"
         below = "".join(f"{STACK_INDENT}{escape(part)}\n" for part in stack.splitlines())
         return f"{line}\n{below}"
+
+    def _slog(self, level: Level, event: Event, stack: str) -> str:
+        first = {"time": event.pop("ts", None), "level": _SLOG_WORDS[level - _LOWEST]}
+        first["msg"] = event.pop("msg", "")
+        pairs = {key: value for key, value in first.items() if value is not None}
+        pairs.update(event)
+        if stack:
+            pairs["stack"] = stack
+        line = " ".join(
+            [f"{quoted(key)}={quoted(cut(go_text(value)))}" for key, value in pairs.items()]
+        )
+        return f"{cut(line)}\n"
 
     def _json(self, level: Level, event: Event, stack: str) -> str:
         record = {"level": level.name, **event}

@@ -16,6 +16,9 @@ _FORGING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 """Characters that end a line, drive a terminal, turn the reading order, or cannot be encoded."""
 
 
+_QUOTE_FOR = (" ", "=", '"')
+
+
 def escape(text: str) -> str:
     r"""``text`` on one line: a value cannot forge a second one, nor drive the reader's terminal.
 
@@ -29,6 +32,20 @@ def escape(text: str) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return ascii(found[0])[1:-1]
+
+
+def quoted(text: str) -> str:
+    r"""``text`` as slog's text handler writes it: in quotes when it would not stand alone.
+
+    >>> print(quoted("[::]:9000"), quoted("a b"), quoted('say "x"'), quoted(""), quoted("a\nb"))
+    [::]:9000 "a b" "say \"x\"" "" "a\nb"
+
+    Source: the Go package log/slog, text_handler.go, needsQuoting.
+    """
+    if text and text.isprintable() and not any(mark in text for mark in _QUOTE_FOR):
+        return text
+    inner = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escape(inner)}"'
 
 
 def cut(text: str, limit: int = MAX_LINE_CHARS) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kit import errors
-from kit.compat import Compat
+from kit.compat import Compat, chosen
 from kit.resilience import BREAKER_V2, BREAKER_V3, SreBreaker
 from kit.transport import CallInfo, Handler, Middleware, current_call
 
@@ -24,16 +24,16 @@ MOST_OPERATIONS = 10_000
 
 
 def circuitbreaker(
-    make: Callable[[], SreBreaker] | None = None, *, compat: Compat = Compat.V2
+    make: Callable[[], SreBreaker] | None = None, *, compat: Compat | None = None
 ) -> Middleware:
     """Keeps a breaker an operation, for the calls of a client.
 
     Args:
         make: a new breaker; by default one with the parameters of ``compat``.
-        compat: ``v2`` begins to refuse after 100 calls in 3 s and below 60 % success, ``v3`` after
-            20 and below 50 %.
+        compat: that of the process by default; ``v2`` begins to refuse after 100 calls in 3 s and
+            below 60 % success, ``v3`` after 20 and below 50 %.
     """
-    rule = BREAKER_V2 if compat is Compat.V2 else BREAKER_V3
+    rule = BREAKER_V2 if chosen(compat) is Compat.V2 else BREAKER_V3
     made = make or (lambda: SreBreaker(rule))
     breakers: dict[str, SreBreaker] = {}
 

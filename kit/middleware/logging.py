@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from kit import errors, log
-from kit.compat import Compat
+from kit.compat import Compat, chosen
 from kit.middleware.redaction import redacted
 from kit.transport import Handler, Middleware, current_call
 
@@ -23,7 +23,7 @@ _CANCELED = 499
 
 
 def server(
-    logger: log.Logger | None = None, *, payloads: bool = False, compat: Compat = Compat.V2
+    logger: log.Logger | None = None, *, payloads: bool = False, compat: Compat | None = None
 ) -> Middleware:
     """Logs the calls a server answers.
 
@@ -35,14 +35,14 @@ def server(
             written as that gives it.
         compat: whose keys.
     """
-    return _logging("server", logger, payloads=payloads, compat=compat)
+    return _logging("server", logger, payloads=payloads, compat=chosen(compat))
 
 
 def client(
-    logger: log.Logger | None = None, *, payloads: bool = False, compat: Compat = Compat.V2
+    logger: log.Logger | None = None, *, payloads: bool = False, compat: Compat | None = None
 ) -> Middleware:
     """Logs the calls a client makes; see :func:`server`."""
-    return _logging("client", logger, payloads=payloads, compat=compat)
+    return _logging("client", logger, payloads=payloads, compat=chosen(compat))
 
 
 def _logging(kind: str, logger: log.Logger | None, *, payloads: bool, compat: Compat) -> Middleware:

@@ -5,7 +5,7 @@ Source: go-kratos/kratos middleware/ratelimit/ratelimit.go.
 
 from typing import Any
 
-from kit.compat import Compat
+from kit.compat import Compat, chosen
 from kit.errors import TooManyRequests
 from kit.resilience import BbrLimiter, CpuMeter, Limiter, container_cpu, process_cpu
 from kit.transport import Handler, Middleware
@@ -14,7 +14,7 @@ REASON = "RATELIMIT"
 MESSAGE = "service unavailable due to rate limit exceeded"
 
 
-def ratelimit(limiter: Limiter | None = None, *, compat: Compat = Compat.V2) -> Middleware:
+def ratelimit(limiter: Limiter | None = None, *, compat: Compat | None = None) -> Middleware:
     """Asks ``limiter`` about each call of a server.
 
     Around a stream each message is a call.
@@ -26,7 +26,7 @@ def ratelimit(limiter: Limiter | None = None, *, compat: Compat = Compat.V2) -> 
             machine under ``v2``, of one core by this process under ``v3``.
     """
     if limiter is None:
-        used = container_cpu if compat is Compat.V2 else process_cpu
+        used = container_cpu if chosen(compat) is Compat.V2 else process_cpu
         limiter = BbrLimiter(cpu=CpuMeter(used))
     allow = limiter.allow
 

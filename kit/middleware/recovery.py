@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kit import log
-from kit.compat import Compat
+from kit.compat import Compat, chosen
 from kit.errors import Error, InternalServer
 from kit.transport import Handler, Middleware, current_call
 
@@ -18,7 +18,7 @@ _log = log.get_logger()
 
 
 def recovery(
-    handle: Callable[[Any, Exception], Exception] | None = None, *, compat: Compat = Compat.V2
+    handle: Callable[[Any, Exception], Exception] | None = None, *, compat: Compat | None = None
 ) -> Middleware:
     """Answers 500 ``UNKNOWN``, "unknown request error", and logs the exception with its stack.
 
@@ -28,6 +28,7 @@ def recovery(
         handle: takes the request and the exception, gives what to raise in its place.
         compat: ``v3`` logs ``panic recovered`` with the exception as ``panic``.
     """
+    version = chosen(compat)
 
     def wrap(handler: Handler) -> Handler:
         async def call(request: Any) -> Any:
@@ -39,7 +40,7 @@ def recovery(
                 info = current_call()
                 operation = "" if info is None else info.operation
                 said = f"{type(exc).__name__}: {exc}"
-                if compat is Compat.V3:
+                if version is Compat.V3:
                     _log.error("panic recovered", operation=operation, panic=said, exc_info=exc)
                 else:
                     _log.error("%s", said, operation=operation, exc_info=exc)

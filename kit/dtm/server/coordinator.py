@@ -7,6 +7,7 @@ from functools import partial
 
 from kit import log
 from kit.clock import Clock, SkippingClock, SystemClock
+from kit.compat import Compat
 from kit.dtm.core import Alert, Policy, Transaction
 from kit.dtm.server.api_grpc import DtmGrpcApi, reflection_pool
 from kit.dtm.server.caller import Caller
@@ -110,6 +111,7 @@ class Coordinator:
             custom_health=True,  # dtm has no health service; kratos clients take that for healthy
             descriptor_pools=(reflection_pool(),),
             engine=grpc_engine,
+            compat=Compat.V3,  # dtm has no kratos.api.Metadata
         )
         DtmGrpcApi(self.service, self.metrics.observe_request).register(self._grpc)
         self._http: HttpServer | None = None

@@ -20,18 +20,17 @@ Source: go-kratos/kratos transport/grpc.
 import kit.transport.grpc._quiet  # noqa: F401  (before grpcio)
 from kit.transport.grpc.client import GrpcClient
 from kit.transport.grpc.engine import (
-    ClientTls,
     Keepalive,
     Limits,
     RawMetadata,
     Reply,
     RpcFailed,
     ServerCall,
-    ServerTls,
 )
 from kit.transport.grpc.failure import RpcError, status_of
 from kit.transport.grpc.server import GrpcServer
 from kit.transport.grpc.target import Target, parse_target
+from kit.transport.tls import ClientTls, ServerTls
 
 __all__ = [
     "ClientTls",

@@ -3,7 +3,7 @@
 Source: go-kratos/kratos transport/grpc/client.go.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -16,18 +16,20 @@ from kit.transport import Middleware, call_info, chain
 from kit.transport.grpc.callinfo import ClientCallInfo, new_call, received
 from kit.transport.grpc.engine import (
     ClientEngine,
-    ClientTls,
     Connection,
     Keepalive,
     Limits,
 )
 from kit.transport.grpc.engines import EngineName, client_engine
 from kit.transport.grpc.failure import RpcError
+from kit.transport.grpc.healthwatch import QUIET, HealthWatches
 from kit.transport.grpc.legal import checked
 from kit.transport.grpc.pool import Pool
 from kit.transport.grpc.resolver import SUBSET, Resolver
 from kit.transport.grpc.stream import Requests, StreamCall
 from kit.transport.grpc.target import parse_target
+from kit.transport.operations import TimeLimits
+from kit.transport.tls import ClientTls
 
 DiscoveryFactory: TypeAlias = Callable[[list[str]], Discovery]
 """Takes ``host:port`` of a registry's servers; who supplies it closes what it made."""
@@ -55,6 +57,7 @@ class GrpcClient:
         discovery_factory: makes the registry that a target names when ``discovery`` is not given.
         timeout: seconds for a unary call, over the whole chain; 0 or less for no limit. A call made
             while a server's method runs is bound by that call's deadline as well.
+        timeouts: in place of ``timeout`` for operations, or prefixes that end in ``*``.
         tls: ``None`` for plain text.
         middleware: around every unary call, first listed outermost.
         stream_middleware: around every message of a stream, sent or received.
@@ -64,10 +67,13 @@ class GrpcClient:
         limits: only ``receive_bytes`` concerns a client.
         keepalive: when silent connections are asked whether they live.
         engine: what speaks HTTP/2, ``grpcio`` (the default) or ``lean``; see :mod:`.engines`.
+        gzip: compress what is sent; what comes compressed is always read.
+        health_check: of several nodes, call only those whose health service says SERVING or does
+            not exist; see :mod:`.healthwatch`.
 
     Raises:
-        ValueError: ``target`` or ``engine`` cannot be understood, or the target needs a registry
-            and none was given.
+        ValueError: ``target``, ``engine`` or a selector cannot be understood, or the target needs
+            a registry and none was given.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class GrpcClient:
         discovery: Discovery | None = None,
         discovery_factory: DiscoveryFactory | None = None,
         timeout: float = 2.0,
+        timeouts: Mapping[str, float] | None = None,
         tls: ClientTls | None = None,
         middleware: Sequence[Middleware] = (),
         stream_middleware: Sequence[Middleware] = (),
@@ -86,30 +93,37 @@ class GrpcClient:
         limits: Limits | None = None,
         keepalive: Keepalive | None = None,
         engine: ClientEngine | EngineName | None = None,
+        gzip: bool = False,
+        health_check: bool = True,
     ) -> None:
         self._target = parse_target(target)
         self.target = target
-        self.timeout = timeout if timeout > 0 else None
+        self.limits = TimeLimits(timeout, timeouts)
         self._plain = not middleware
         self.middleware = chain(middleware)
         self.stream_middleware = chain(stream_middleware)
         limits, keepalive = limits or Limits(), keepalive or Keepalive()
         make = client_engine(engine)
 
-        def connect(address: str) -> Connection:
+        def connect(address: str, asked: Keepalive = keepalive) -> Connection:
             return make(
                 address,
                 authority=self._target.service or None,
                 tls=tls,
                 limits=limits,
-                keepalive=keepalive,
+                keepalive=asked,
+                gzip=gzip,
             )
+
+        def connect_quietly(address: str) -> Connection:
+            return connect(address, QUIET)
 
         self.pool = Pool(
             self._target,
             connect=connect,
+            health=HealthWatches(target, connect_quietly) if health_check else None,
             selector=Selector(balancer or WeightedRoundRobin(), filters),
-            first_answer=self.timeout or FIRST_ANSWER_S,
+            first_answer=self.limits.default or FIRST_ANSWER_S,
         )
         if self._target.service:
             registry = discovery or self._made_by(discovery_factory)
@@ -169,7 +183,7 @@ class GrpcClient:
             RegistryUnavailable: the registry has not said yet who is there.
         """
         if self._plain:  # nobody looks at the call, so nothing is kept for a look at it
-            limit = self.timeout if timeout is None else timeout
+            limit = self.limits.of(method) if timeout is None else timeout
             info = new_call(self.target, method, limit, None)
             sent = checked(tuple(metadata))
             return (await self.pool.unary(method, request, sent, info)).message
@@ -266,7 +280,7 @@ class UnaryMethod(_Method):
     ) -> Any:
         """The reply to ``request``; ``timeout`` in seconds takes the place of the client's."""
         client = self._client
-        limit = client.timeout if timeout is None else timeout
+        limit = client.limits.of(self._method) if timeout is None else timeout
         token = call_info.set(new_call(client.target, self._method, limit, metadata))
         try:
             return await self._handler(request)

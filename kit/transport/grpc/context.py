@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import Message
 
 from kit.errors.codes import GrpcCode
 from kit.transport import CallInfo
+from kit.transport.grpc import jsonform
 from kit.transport.grpc.engine import RawMetadata, RpcFailed, ServerCall
 from kit.transport.grpc.failure import RpcError
 from kit.transport.grpc.legal import checked, sendable
@@ -39,6 +41,7 @@ class ServicerContext:
         "_details",
         "_encode",
         "_headers_sent",
+        "_in_json",
         "_trailers",
         "info",
     )
@@ -54,6 +57,7 @@ class ServicerContext:
         self._details = ""
         self._trailers: RawMetadata = ()
         self._headers_sent = False
+        self._in_json = False
         self._callbacks: list[Callable[[ServicerContext], None]] | None = None
 
     async def abort(
@@ -144,14 +148,37 @@ class ServicerContext:
         data = await self._call.read()
         if data is None:
             return grpc.aio.EOF
-        return decoded(data, self._decode)
+        return self.message(data)
 
     async def write(self, message: Any) -> None:
         """Streams: send one message."""
-        data = encoded(message, self._encode, self.info.operation)
+        data = self.data(message)
         if not self._headers_sent:
             await self.send_headers()
         await self._call.write(data)
+
+    def message(self, data: bytes) -> Any:
+        """The message in ``data``, in protobuf's form or in JSON.
+
+        Raises:
+            RpcFailed: INTERNAL in grpc-go's words; ``data`` is no such message.
+        """
+        if data[:1] == b"{" and (kind := jsonform.kind_of(self._decode)) is not None:
+            message = jsonform.read(data, kind)
+            if message is not None:
+                self._in_json = True
+                return message
+        return decoded(data, self._decode)
+
+    def data(self, message: Any) -> bytes:
+        """The bytes of ``message``, in JSON for a client that sent JSON.
+
+        Raises:
+            TypeError: the method gave something else than a message.
+        """
+        if self._in_json and isinstance(message, Message):
+            return jsonform.written(message)
+        return encoded(message, self._encode, self.info.operation)
 
     async def send_headers(self) -> None:
         """Send the reply headers, when there are any and none were sent."""

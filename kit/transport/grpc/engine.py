@@ -16,10 +16,10 @@ Deadlines are instants of ``time.monotonic``; ``None`` means that there is none.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from kit.errors.codes import GrpcCode
+from kit.transport.tls import ClientTls, ServerTls
 
 RawMetadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Keys in lower case; keys that end in ``-bin`` have bytes, all others text."""
@@ -89,50 +89,6 @@ class Keepalive:
     interval: float = 10.0
     timeout: float = 5.0
     accepted_interval: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTls:
-    """The identity of a server, in PEM.
-
-    Attributes:
-        certificate: the chain, leaf first.
-        private_key: its key, not encrypted.
-        client_ca: when given, clients must show a certificate signed by it.
-    """
-
-    certificate: bytes
-    private_key: bytes
-    client_ca: bytes | None = None
-
-    @classmethod
-    def from_files(
-        cls, certificate: str | Path, private_key: str | Path, client_ca: str | Path | None = None
-    ) -> "ServerTls":
-        """Read PEM files.
-
-        Raises:
-            OSError: one of them cannot be read.
-        """
-        ca = None if client_ca is None else Path(client_ca).read_bytes()
-        return cls(Path(certificate).read_bytes(), Path(private_key).read_bytes(), ca)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """Whom a client trusts and who it is, in PEM.
-
-    Attributes:
-        ca: the authorities to trust; ``None`` for those of the machine.
-        certificate: the client's own chain, for servers that ask.
-        private_key: its key.
-        server_name: the name to verify in place of the authority.
-    """
-
-    ca: bytes | None = None
-    certificate: bytes | None = None
-    private_key: bytes | None = None
-    server_name: str | None = None
 
 
 class ServerCall(Protocol):
@@ -230,9 +186,15 @@ class ServerEngineFactory(Protocol):
     """Makes the engine of one server."""
 
     def __call__(
-        self, router: Router, *, tls: ServerTls | None, limits: Limits, keepalive: Keepalive
+        self,
+        router: Router,
+        *,
+        tls: ServerTls | None,
+        limits: Limits,
+        keepalive: Keepalive,
+        gzip: bool = False,
     ) -> ServerEngine:
-        """An engine that has not bound anything yet."""
+        """An engine that has not bound anything; ``gzip`` compresses for clients that take it."""
         ...
 
 
@@ -318,6 +280,7 @@ class ClientEngine(Protocol):
         tls: ClientTls | None,
         limits: Limits,
         keepalive: Keepalive,
+        gzip: bool = False,
     ) -> Connection:
         """A connection to ``address``; it does not dial yet.
 
@@ -328,5 +291,6 @@ class ClientEngine(Protocol):
             tls: ``None`` for plain text.
             limits: only ``receive_bytes`` concerns a client.
             keepalive: see there.
+            gzip: compress what is sent; what comes compressed is always read.
         """
         ...

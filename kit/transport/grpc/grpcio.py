@@ -24,7 +24,6 @@ import grpc
 
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc.engine import (
-    ClientTls,
     Keepalive,
     Limits,
     RawMetadata,
@@ -32,12 +31,12 @@ from kit.transport.grpc.engine import (
     Route,
     Router,
     RpcFailed,
-    ServerTls,
     StreamHandler,
     UnaryHandler,
     UnaryRoute,
 )
 from kit.transport.host import join_host_port
+from kit.transport.tls import ClientTls, ServerTls
 
 Options: TypeAlias = list[tuple[str, Any]]
 
@@ -54,11 +53,18 @@ class GrpcioServer:
     """Serves with ``grpc.aio``; see :class:`~kit.transport.grpc.engine.ServerEngine`."""
 
     def __init__(
-        self, router: Router, *, tls: ServerTls | None, limits: Limits, keepalive: Keepalive
+        self,
+        router: Router,
+        *,
+        tls: ServerTls | None,
+        limits: Limits,
+        keepalive: Keepalive,
+        gzip: bool = False,
     ) -> None:
         self._router = router
         self._tls = tls
         self._limits = limits
+        self._compression = _compression(gzip=gzip)
         self._options: Options = [
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", 2 * limits.receive_bytes),
@@ -82,6 +88,7 @@ class GrpcioServer:
             handlers=[_Handlers(self._router, self._limits.receive_bytes)],
             options=self._options,
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
+            compression=self._compression,
         )
         try:
             if self._tls is None:
@@ -125,6 +132,10 @@ def _server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
         root_certificates=tls.client_ca,
         require_client_auth=tls.client_ca is not None,
     )
+
+
+def _compression(*, gzip: bool) -> grpc.Compression:
+    return grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
 
 
 def _keepalive_options(keepalive: Keepalive) -> Options:
@@ -267,7 +278,9 @@ class GrpcioConnection:
         tls: ClientTls | None,
         limits: Limits,
         keepalive: Keepalive,
+        gzip: bool = False,
     ) -> None:
+        compression = _compression(gzip=gzip)
         options: Options = [
             ("grpc.enable_retries", 0),
             ("grpc.enable_http_proxy", 0),
@@ -281,7 +294,9 @@ class GrpcioConnection:
         if authority is not None:
             options.append(("grpc.default_authority", authority))
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
+            self._channel = grpc.aio.insecure_channel(
+                address, options=options, compression=compression
+            )
         else:
             name = tls.server_name or authority
             if name is not None:
@@ -290,6 +305,7 @@ class GrpcioConnection:
                 address,
                 grpc.ssl_channel_credentials(tls.ca, tls.private_key, tls.certificate),
                 options=options,
+                compression=compression,
             )
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 

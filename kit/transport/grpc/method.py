@@ -23,7 +23,7 @@ from kit.errors import Error
 from kit.errors.codes import GrpcCode
 from kit.metadata import Metadata
 from kit.transport import CallInfo, Handler, Kind, Middleware, call_info
-from kit.transport.grpc.context import ServerCallInfo, ServicerContext, decoded, encoded
+from kit.transport.grpc.context import ServerCallInfo, ServicerContext
 from kit.transport.grpc.engine import RpcFailed, ServerCall, StreamHandler, UnaryHandler
 from kit.transport.grpc.failure import RpcError, to_failure
 
@@ -64,12 +64,12 @@ def unary_method(
         nonlocal compiled
         if compiled is None:
             compiled = wrap(innermost)
-        message = decoded(request, decode)
         info = _info(method, call, endpoint(), timeout)
         context = info.context = ServicerContext(call, info, decode, encode)
+        message = context.message(request)
         token = call_info.set(info)
         try:
-            reply = encoded(await compiled(message), encode, method)
+            reply = context.data(await compiled(message))
             await context.send_headers()
             context.finish()
         except Exception as exc:

@@ -2,7 +2,8 @@
 
 A call that certainly never left goes to another node, at most :data:`MOST_NODES_TRIED` of them and
 never twice to one. A node that could not be reached gets no call until its connection stands again,
-unless no other node is left: no call of a user serves to find out.
+unless no other node is left: no call of a user serves to find out. The same goes for a node whose
+health service says that it does not serve.
 
 Source: in grpc-go a connection that fails leaves the picker (balancer/base); grpcio has no such
 plug-in, so the kit has one channel a node and does it here.
@@ -20,6 +21,7 @@ from kit.selector import Done, NoAvailableNode, Node, Selector
 from kit.transport import CallInfo
 from kit.transport.grpc.engine import Connection, RawMetadata, Reply, RpcFailed
 from kit.transport.grpc.failure import RpcError
+from kit.transport.grpc.healthwatch import HealthWatches
 from kit.transport.grpc.resolver import Resolver
 from kit.transport.grpc.target import Target
 
@@ -72,6 +74,7 @@ class Pool:
         connect: makes the connection to an address.
         selector: picks a node per call.
         first_answer: seconds to wait for the registry's first list.
+        health: hears what the health services of the nodes say; ``None`` when nobody asks them.
     """
 
     def __init__(
@@ -81,11 +84,13 @@ class Pool:
         connect: Callable[[str], Connection],
         selector: Selector,
         first_answer: float,
+        health: HealthWatches | None = None,
     ) -> None:
         self._target = target
         self._connect = connect
         self._selector = selector
         self._first_answer = first_answer
+        self._health = health
         self._nodes = tuple(Node(address) for address in target.addresses)
         self._peers: dict[str, _Peer] = {}
         self._away: set[str] = set()
@@ -104,6 +109,8 @@ class Pool:
         addresses = {node.address for node in nodes}
         self._away &= addresses
         for address in self._peers.keys() - addresses:
+            if self._health is not None:
+                self._health.forget(address)
             peer = self._peers.pop(address)
             peer.retired = True
             if not peer.active:
@@ -185,6 +192,8 @@ class Pool:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if self._health is not None:
+            await self._health.aclose()
         for peer in self._peers.values():
             self._close(peer)
         self._peers.clear()
@@ -194,6 +203,9 @@ class Pool:
         nodes: Sequence[Node] = self._others(tried) if tried else self._nodes
         if self._away:
             nodes = tuple(node for node in nodes if self._within_reach(node.address)) or nodes
+        health = self._health
+        if health is not None and health.unwell:
+            nodes = tuple(node for node in nodes if node.address not in health.unwell) or nodes
         try:
             node, done = self._selector.select(nodes)
         except NoAvailableNode as exc:
@@ -201,6 +213,8 @@ class Pool:
         peer = self._peers.get(node.address)
         if peer is None:
             peer = self._peers[node.address] = _Peer(node.address, self._connect(node.address))
+        if health is not None and len(self._nodes) > 1:
+            health.follow(node.address)
         return peer, done
 
     def _others(self, tried: Sequence[str]) -> tuple[Node, ...]:

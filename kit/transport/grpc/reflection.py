@@ -23,20 +23,24 @@ SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Serv
 _Reply: TypeAlias = reflection_pb2.ServerReflectionResponse
 
 
+def own_pools() -> tuple[DescriptorPool, DescriptorPool]:
+    """The default pool of protobuf, and that of the reflection service itself."""
+    return descriptor_pool.Default(), _v1_pool()
+
+
 class Reflection:
     """Answers from descriptor pools.
 
     Args:
         services: gives the full names of what the server serves.
-        pools: where descriptors are looked for, in this order; the default pool of protobuf, and
-            the reflection service's own, come after them.
+        pools: where descriptors are looked for, in this order.
     """
 
     def __init__(
-        self, services: Callable[[], Iterable[str]], pools: Sequence[DescriptorPool] = ()
+        self, services: Callable[[], Iterable[str]], pools: Sequence[DescriptorPool]
     ) -> None:
         self._services = services
-        self._pools = (*pools, descriptor_pool.Default(), _v1_pool())
+        self._pools = tuple(pools)
         self._stopped = asyncio.Event()
 
     def shutdown(self) -> None:

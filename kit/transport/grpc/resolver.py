@@ -21,6 +21,7 @@ from kit import log
 from kit.clock import Clock, SystemClock
 from kit.registry import Discovery, ServiceInstance
 from kit.selector import DEFAULT_WEIGHT, Node
+from kit.transport.lines import say
 
 _log = log.get_logger()
 
@@ -37,9 +38,12 @@ def nodes_of(instances: Iterable[ServiceInstance], scheme: str) -> list[Node]:
         try:
             address = _address(instance.endpoints, scheme)
         except ValueError as exc:
-            _log.error(
-                f"[resolver] Failed to parse discovery endpoint: {exc} of {instance.name}-"
-                f"{instance.id}"
+            reason = f"{exc} of {instance.name}-{instance.id}"
+            say(
+                _log.error,
+                f"[resolver] Failed to parse discovery endpoint: {reason}",
+                "[resolver] failed to parse discovery endpoint",
+                error=reason,
             )
             continue
         if address is not None and address not in nodes:
@@ -122,7 +126,12 @@ class Resolver:
                 reason = "the watch ended"
             except Exception as exc:  # noqa: BLE001  (whatever a registry raises, calls go on)
                 reason = str(exc) or type(exc).__name__
-            _log.error(f"[resolver] Failed to watch discovery endpoint: {reason}")
+            say(
+                _log.error,
+                f"[resolver] Failed to watch discovery endpoint: {reason}",
+                "[resolver] failed to watch discovery endpoint",
+                error=reason,
+            )
             await self._clock.sleep(WATCH_AGAIN_S)
 
     def _take(self, instances: Sequence[ServiceInstance]) -> None:
@@ -130,11 +139,19 @@ class Resolver:
         if nodes:
             self._push(tuple(nodes))
             text = _json(node.instance for node in nodes)
-            _log.info(f"[resolver] update instances: {text}")
+            say(
+                _log.info,
+                f"[resolver] update instances: {text}",
+                "[resolver] update instances",
+                instances=text,
+            )
         else:
-            _log.warning(
-                "[resolver] Zero endpoint found,refused to write, instances: "
-                f"{_json(instances)} of {self._service}"
+            text = f"{_json(instances)} of {self._service}"
+            say(
+                _log.warning,
+                f"[resolver] Zero endpoint found,refused to write, instances: {text}",
+                "[resolver] zero endpoint found, refused to write",
+                instances=text,
             )
         self.answered.set()
 

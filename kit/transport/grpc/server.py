@@ -11,9 +11,10 @@ import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from kit import log
+from kit.compat import Compat, chosen
 from kit.errors import Error
 from kit.transport import Middleware
-from kit.transport.grpc import health, reflection
+from kit.transport.grpc import channels, health, metadata, reflection
 from kit.transport.grpc.engine import (
     Keepalive,
     Limits,
@@ -21,7 +22,6 @@ from kit.transport.grpc.engine import (
     ServerCall,
     ServerEngine,
     ServerEngineFactory,
-    ServerTls,
     UnaryHandler,
     UnaryRoute,
 )
@@ -30,6 +30,9 @@ from kit.transport.grpc.failure import to_failure
 from kit.transport.grpc.method import MethodHandler
 from kit.transport.grpc.services import Services
 from kit.transport.host import ListenAddress, announced_host, join_host_port
+from kit.transport.lines import say
+from kit.transport.operations import TimeLimits
+from kit.transport.tls import ServerTls
 
 _log = log.get_logger()
 
@@ -49,20 +52,26 @@ class GrpcServer:
         address: ``host:port``; a wildcard host takes IPv4 and IPv6, port 0 lets the system choose.
         timeout: seconds a unary call is given, as the deadline of its ``CallInfo`` and of the calls
             it makes; it does not cut the method off. 0 or less for no limit.
+        timeouts: in place of ``timeout`` for operations, or prefixes that end in ``*``.
         tls: the server's identity; without it plain text.
         endpoint: the URL to announce in place of the one found out.
         middleware: around every unary method of generated services, first listed outermost; health
             and reflection have none, so that probes neither fill the log nor need to log in.
         stream_middleware: around every message of a stream, received or sent.
-        disable_reflection: do not tell peers what is served.
+        disable_reflection: do not tell peers what is served; ``kratos.api.Metadata`` goes with it.
+        channelz: tell peers about servers, channels and sockets of this process; only with the
+            engine ``grpcio`` and ``pip install kit[channelz]``.
         custom_health: leave the health service to the caller.
         descriptor_pools: where reflection looks before the default pool.
         limits: what peers may take.
         keepalive: when silent connections are asked whether they still live.
         engine: what speaks HTTP/2, ``grpcio`` (the default) or ``lean``; see :mod:`.engines`.
+        gzip: compress what is sent to clients that take it; what comes compressed is always read.
+        compat: ``v2`` serves ``kratos.api.Metadata``; that of the process by default.
 
     Raises:
-        ValueError: ``network``, ``address`` or ``engine`` cannot be understood.
+        ModuleNotFoundError: ``channelz`` without its package.
+        ValueError: ``network``, ``address``, ``engine`` or a selector cannot be understood.
     """
 
     def __init__(
@@ -71,16 +80,20 @@ class GrpcServer:
         network: str = "tcp",
         address: str = ":0",
         timeout: float = 1.0,
+        timeouts: Mapping[str, float] | None = None,
         tls: ServerTls | None = None,
         endpoint: str | None = None,
         middleware: Sequence[Middleware] = (),
         stream_middleware: Sequence[Middleware] = (),
         disable_reflection: bool = False,
+        channelz: bool = False,
         custom_health: bool = False,
         descriptor_pools: Sequence[DescriptorPool] = (),
         limits: Limits | None = None,
         keepalive: Keepalive | None = None,
         engine: ServerEngineFactory | EngineName | None = None,
+        gzip: bool = False,
+        compat: Compat | None = None,
     ) -> None:
         if network != "tcp":
             raise ValueError(f"network {network!r} is not supported; write tcp")
@@ -90,7 +103,7 @@ class GrpcServer:
         self._endpoint: str | None = None
         self._listening_on = ""
         self._services = Services(
-            timeout=timeout if timeout > 0 else None,
+            limits=TimeLimits(timeout, timeouts),
             middleware=middleware,
             stream_middleware=stream_middleware,
             endpoint=lambda: self._endpoint or "",
@@ -100,14 +113,22 @@ class GrpcServer:
             self._services.add_routes(health.SERVICE, self._health.routes())
         self._reflection = None
         if not disable_reflection:
-            self._reflection = reflection.Reflection(self._services.names, descriptor_pools)
+            pools = (*descriptor_pools, *reflection.own_pools(), metadata.POOL)
+            self._reflection = reflection.Reflection(self._services.names, pools)
             for service in reflection.SERVICES:
                 self._services.add_routes(service, self._reflection.routes())
-        self._engine: ServerEngine = server_engine(engine)(
+            if chosen(compat) is Compat.V2:
+                described = metadata.Metadata(self._services, pools)
+                self._services.add_routes(metadata.SERVICE, described.routes())
+        make_engine = server_engine(engine)
+        if channelz:
+            self._services.add_routes(channels.SERVICE, channels.routes(make_engine))
+        self._engine: ServerEngine = make_engine(
             self._services.find,
             tls=tls,
             limits=limits or Limits(),
             keepalive=keepalive or Keepalive(),
+            gzip=gzip,
         )
         self._stopping = False
         self._stopped = asyncio.Event()
@@ -176,7 +197,13 @@ class GrpcServer:
         if self._stopping:
             return
         await self._engine.start()
-        _log.info(f"[gRPC] server listening on: {self._listening_on}")
+        where = self._listening_on
+        say(
+            _log.info,
+            f"[gRPC] server listening on: {where}",
+            "[gRPC] server listening",
+            addr=where,
+        )
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from kit.errors.codes import GrpcCode
 from kit.transport import Handler, Middleware, chain
 from kit.transport.grpc.engine import Route, RpcFailed, StreamRoute, UnaryRoute
 from kit.transport.grpc.method import MethodHandler, stream_method, unary_method
+from kit.transport.operations import ByOperation, TimeLimits
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Services:
     """Methods by path.
 
     Args:
-        timeout: seconds that a unary call is given; ``None`` for no limit.
+        limits: how long unary calls may take.
         middleware: around every unary method, first listed outermost.
         stream_middleware: around every message of a stream.
         endpoint: tells the server's own URL, once it is known.
@@ -35,17 +36,16 @@ class Services:
     def __init__(
         self,
         *,
-        timeout: float | None,
+        limits: TimeLimits,
         middleware: Sequence[Middleware],
         stream_middleware: Sequence[Middleware],
         endpoint: Callable[[], str],
     ) -> None:
-        self._timeout = timeout
+        self._limits = limits
         self._middleware = tuple(middleware)
         self._stream_middleware = tuple(stream_middleware)
         self._endpoint = endpoint
-        self._exact: dict[str, tuple[Middleware, ...]] = {}
-        self._prefixes: list[tuple[str, tuple[Middleware, ...]]] = []
+        self._selected: ByOperation[tuple[Middleware, ...]] = ByOperation()
         self._routes: dict[str, Route] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
         self._names: set[str] = set()
@@ -59,21 +59,15 @@ class Services:
         Raises:
             ValueError: ``selector`` is neither an operation nor a prefix that ends in ``*``.
         """
-        prefix = selector.removesuffix("*")
-        if not selector.startswith("/") or "*" in prefix:
-            raise ValueError(
-                f"selector {selector!r} is neither an operation nor a prefix that ends in '*'; "
-                "write for example /api.trans.v1.Trans/*"
-            )
-        if selector == prefix:
-            self._exact[selector] = tuple(middleware)
-        else:
-            self._prefixes.append((prefix, tuple(middleware)))
-            self._prefixes.sort(key=lambda entry: -len(entry[0]))
+        self._selected.add(selector, tuple(middleware))
 
     def names(self) -> list[str]:
         """Full names of all services, sorted."""
         return sorted(self._names)
+
+    def methods(self) -> list[str]:
+        """``/package.Service/Method`` of all that is registered by name, sorted."""
+        return sorted(self._routes)
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Serve what ``handlers`` know and was not registered by name."""
@@ -119,16 +113,13 @@ class Services:
             wrap = self._wrapper(method, self._stream_middleware)
             return StreamRoute(stream_method(method, handler, wrap, self._endpoint))
         wrap = self._wrapper(method, self._middleware)
-        return UnaryRoute(unary_method(method, handler, wrap, self._endpoint, self._timeout))
+        limit = self._limits.of(method)
+        return UnaryRoute(unary_method(method, handler, wrap, self._endpoint, limit))
 
     def _wrapper(self, method: str, defaults: Sequence[Middleware]) -> Middleware:
         """Puts the method's middleware around a handler; asked on its first call, not before."""
 
         def wrap(handler: Handler) -> Handler:
-            own = self._exact.get(method)
-            if own is None:
-                matching = (mine for start, mine in self._prefixes if method.startswith(start))
-                own = next(matching, ())
-            return chain((*defaults, *own))(handler)
+            return chain((*defaults, *(self._selected.find(method) or ())))(handler)
 
         return wrap

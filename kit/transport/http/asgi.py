@@ -23,6 +23,8 @@ from uvicorn.server import ServerState
 from kit import log
 from kit.transport.host import ListenAddress, announced_host, join_host_port
 from kit.transport.http.websocket import WebSocketConnection
+from kit.transport.lines import say
+from kit.transport.tls import ServerTls, server_context
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -30,6 +32,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PROTOCOLS = ("http/1.1",)
+"""Of ALPN: what is spoken here."""
 GONE = "kit.gone"
 """In a scope: a deque; tasks that are put into it are cancelled when the client goes away.
 
@@ -125,14 +129,14 @@ class AsgiServer:
         *,
         address: str,
         limits: HttpLimits | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ServerTls | ssl.SSLContext | None = None,
         endpoint: str | None = None,
         websockets: bool = False,
         busy: Callable[[int], bytes] = busy_json("the server"),  # noqa: B008  (a constant)
     ) -> None:
         self._address = ListenAddress.parse(address)
         self._limits = limits or HttpLimits()
-        self._tls = tls
+        self._tls = server_context(tls, PROTOCOLS) if isinstance(tls, ServerTls) else tls
         self._given_endpoint = endpoint
         self._busy = busy(self._limits.connections)
         self._config = Config(
@@ -191,7 +195,13 @@ class AsgiServer:
             backlog=_BACKLOG,
             ssl=self._tls,
         )
-        _log.info(f"[HTTP] server listening on: {self._listening_on}")
+        where = self._listening_on
+        say(
+            _log.info,
+            f"[HTTP] server listening on: {where}",
+            "[HTTP] server listening",
+            addr=where,
+        )
         try:
             while not self._stopped.is_set():
                 try:

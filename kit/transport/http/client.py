@@ -12,7 +12,7 @@ Source: go-kratos/kratos transport/http/client.go, resolver.go, transport/http/b
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from yarl import URL
 
-from kit.compat import Compat
+from kit.compat import Compat, chosen
 from kit.duration import format_duration
 from kit.encoding import Codec, CodecError, CodecTable, form, protojson
 from kit.encoding.families import AnyDescriptor
@@ -34,9 +34,12 @@ from kit.selector.wrr import WeightedRoundRobin
 from kit.transport import CallInfo, Kind, Middleware, call_info, chain
 from kit.transport.grpc.resolver import SUBSET, Resolver
 from kit.transport.grpc.target import Target, parse_target
+from kit.transport.http.asgi import PROTOCOLS
 from kit.transport.http.binding import HTTP_BODY, Rule, encode_field, rules_of
 from kit.transport.http.replies import error_of
 from kit.transport.http.template import Template, parse_template
+from kit.transport.operations import TimeLimits
+from kit.transport.tls import ClientTls, client_context
 
 DiscoveryFactory: TypeAlias = Callable[[list[str]], Discovery]
 """Takes ``host:port`` of a registry's servers; who supplies it closes what it made."""
@@ -192,18 +195,21 @@ class HttpClient:
         discovery_factory: makes the registry that a target names when ``discovery`` is not given.
         timeout: seconds for a whole exchange; 0 or less for no limit. A call made while a server's
             method runs is bound by that call's deadline as well. Streams have none.
-        tls: ``None`` for plain text, unless the endpoint says ``https``.
+        timeouts: in place of ``timeout`` for operations, or prefixes that end in ``*``.
+        tls: whom to trust and what to show; ``None`` for plain text, unless the endpoint says
+            ``https``.
         middleware: around every call, first listed outermost.
         balancer: weighted round robin by default.
         filters: which nodes may be picked.
         subset: how many instances of a service to use at most; 0 for all.
         codec: the name of the form in which messages are sent and asked for.
-        compat: which form ``json`` has.
+        compat: which form ``json`` has; that of the process by default.
         codecs: in place of the table for ``compat``.
         receive_bytes: the most that one answer may have.
 
     Raises:
-        ValueError: ``endpoint`` cannot be understood, or needs a registry and none was given.
+        ValueError: ``endpoint`` or a selector cannot be understood, or the endpoint needs a
+            registry and none was given.
     """
 
     def __init__(
@@ -213,13 +219,14 @@ class HttpClient:
         discovery: Discovery | None = None,
         discovery_factory: DiscoveryFactory | None = None,
         timeout: float = 2.0,
-        tls: ssl.SSLContext | None = None,
+        timeouts: Mapping[str, float] | None = None,
+        tls: ClientTls | ssl.SSLContext | None = None,
         middleware: Sequence[Middleware] = (),
         balancer: Balancer | None = None,
         filters: Sequence[NodeFilter] = (),
         subset: int = SUBSET,
         codec: str = "json",
-        compat: Compat = Compat.V2,
+        compat: Compat | None = None,
         codecs: CodecTable | None = None,
         receive_bytes: int = 4 << 20,
     ) -> None:
@@ -230,15 +237,21 @@ class HttpClient:
             endpoint = rest.rstrip("/")
         self._target: Target = parse_target(endpoint)
         self._scheme = "https" if secure else "http"
-        self._tls: ssl.SSLContext | bool = tls or True
-        self._timeout = timeout if timeout > 0 else None
+        self._server_name: str | None = None
+        self._tls: ssl.SSLContext | bool = True
+        if isinstance(tls, ClientTls):
+            self._server_name = tls.server_name
+            self._tls = client_context(tls, PROTOCOLS)
+        elif tls is not None:
+            self._tls = tls
+        self._limits = TimeLimits(timeout, timeouts)
         self._wrap = chain(middleware)
         self._selector = Selector(balancer or WeightedRoundRobin(), filters)
-        self._codecs = codecs or standard_codecs(compat)
-        chosen = self._codecs.get(codec)
-        if chosen is None:
+        self._codecs = codecs or standard_codecs(chosen(compat))
+        wanted = self._codecs.get(codec)
+        if wanted is None:
             raise ValueError(f"codec {codec!r} is not in the table")
-        self._codec: Codec = chosen
+        self._codec: Codec = wanted
         self._receive_bytes = receive_bytes
         self._nodes = tuple(Node(address) for address in self._target.addresses)
         self._session: aiohttp.ClientSession | None = None
@@ -383,9 +396,12 @@ class HttpClient:
         node, done = self._pick(())
         info.peer = node.address
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._limits.default):
                 connected = await self._http().ws_connect(
-                    self._url(node, path), headers=_canonical(info), ssl=self._tls
+                    self._url(node, path),
+                    headers=_canonical(info),
+                    ssl=self._tls,
+                    server_hostname=self._server_name,
                 )
         except aiohttp.WSServerHandshakeError as exc:
             done(exc)
@@ -417,7 +433,8 @@ class HttpClient:
     async def _call(
         self, operation: str, request: Any, innermost: Any, headers: Headers, limit: float | None
     ) -> Any:
-        info = self.new_info(operation, headers, self._timeout if limit is None else limit)
+        limit = self._limits.of(operation) if limit is None else limit
+        info = self.new_info(operation, headers, limit)
         token = call_info.set(info)
         try:
             left = None if info.deadline is None else info.deadline - time.monotonic()
@@ -474,6 +491,7 @@ class HttpClient:
             data=outgoing.body or None,
             headers=headers,
             ssl=self._tls,
+            server_hostname=self._server_name,
             allow_redirects=False,
             skip_auto_headers=("Accept", "Content-Type"),
         )

@@ -39,6 +39,7 @@ from kit.transport.http.exchange import (
     respond,
 )
 from kit.transport.http.replies import Raw, Redirect
+from kit.transport.operations import TimeLimits
 
 _log = log.get_logger()
 
@@ -52,7 +53,7 @@ class Wiring:
         desk: codecs and limits.
         wrap: the middleware of an operation; asked on its first call.
         endpoint: the server's own URL, once it is known.
-        timeout: seconds that a call is given; ``None`` for no limit.
+        limits: how long calls may take.
     """
 
     def __init__(
@@ -60,16 +61,16 @@ class Wiring:
         desk: Desk,
         wrap: Callable[[str], Middleware],
         endpoint: Callable[[], str],
-        timeout: float | None,
+        limits: TimeLimits,
     ) -> None:
         self.desk = desk
         self.wrap = wrap
         self.endpoint = endpoint
-        self.timeout = timeout
+        self.limits = limits
 
     def info(self, scope: Scope, operation: str, template: str, *, timed: bool) -> HttpCallInfo:
         """What is known of a call before it runs."""
-        timeout = self.timeout if timed else None
+        timeout = self.limits.of(operation) if timed else None
         client = scope.get("client")
         return HttpCallInfo(
             Kind.HTTP,

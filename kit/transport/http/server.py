@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from kit.compat import Compat
+from kit.compat import Compat, chosen
 from kit.encoding import CodecTable
 from kit.encoding.families import AnyDescriptor
 from kit.encoding.standard import codecs as standard_codecs
@@ -39,6 +39,8 @@ from kit.transport.http.router import ANY_VERB, Found, Moved, Route, Router
 from kit.transport.http.routes import RouteHandler, handwritten_endpoint, static_handler
 from kit.transport.http.streams import sse_endpoint, websocket_endpoint, websocket_wanted
 from kit.transport.http.template import clean, join, parse_template
+from kit.transport.operations import ByOperation, TimeLimits
+from kit.transport.tls import ServerTls
 
 _SLASH = re.compile("%2f", re.IGNORECASE)
 _INSIDE = "\udc2f"
@@ -59,13 +61,15 @@ class HttpServer(AsgiServer):
         address: ``host:port``; a wildcard host takes IPv4 and IPv6, port 0 lets the system choose.
         timeout: seconds a call is given, as the deadline of its ``CallInfo``; it does not cut the
             method off. 0 or less for no limit. Streams have none.
+        timeouts: in place of ``timeout`` for operations, or prefixes that end in ``*``.
         tls: the server's identity; without it plain text.
         endpoint: the URL to announce in place of the one found out.
         middleware: around every method and every handwritten route, first listed outermost.
         filters: around everything, first listed outermost.
         prefix: goes before every path.
         strict_slash: redirect between ``/a`` and ``/a/``.
-        compat: with ``v2`` json is written by the protobuf mapping, with ``v3`` by struct rules.
+        compat: with ``v2`` json is written by the protobuf mapping, with ``v3`` by struct rules;
+            that of the process by default.
         codecs: in place of the table for ``compat``.
         envelope: around JSON answers; none by default.
         limits: what clients may take.
@@ -75,7 +79,7 @@ class HttpServer(AsgiServer):
         openapi: serve the document of all services at ``/openapi.json`` and a page at ``/docs``.
 
     Raises:
-        ValueError: ``network`` or ``address`` cannot be understood.
+        ValueError: ``network``, ``address`` or a selector cannot be understood.
     """
 
     def __init__(
@@ -84,13 +88,14 @@ class HttpServer(AsgiServer):
         network: str = "tcp",
         address: str = ":0",
         timeout: float = 1.0,
-        tls: ssl.SSLContext | None = None,
+        timeouts: Mapping[str, float] | None = None,
+        tls: ServerTls | ssl.SSLContext | None = None,
         endpoint: str | None = None,
         middleware: Sequence[Middleware] = (),
         filters: Sequence[Filter] = (),
         prefix: str = "",
         strict_slash: bool = True,
-        compat: Compat = Compat.V2,
+        compat: Compat | None = None,
         codecs: CodecTable | None = None,
         envelope: Envelope | None = None,
         limits: Limits | None = None,
@@ -100,18 +105,17 @@ class HttpServer(AsgiServer):
     ) -> None:
         if network != "tcp":
             raise ValueError(f"network {network!r} is not supported; write tcp")
-        limits = limits or Limits()
+        limits, compat = limits or Limits(), chosen(compat)
         self._desk = Desk(codecs or standard_codecs(compat), limits, envelope)
         self._router = Router(strict_slash=strict_slash)
         self._middleware = tuple(middleware)
-        self._exact: dict[str, tuple[Middleware, ...]] = {}
-        self._prefixes: list[tuple[str, tuple[Middleware, ...]]] = []
+        self._selected: ByOperation[tuple[Middleware, ...]] = ByOperation()
         self._mounts: list[tuple[str, AsgiApp]] = []
         self._prefix = prefix
         self._not_found = not_found
         self._method_not_allowed = method_not_allowed
         self._wiring = Wiring(
-            self._desk, self._wrapper, lambda: self.endpoint or "", timeout if timeout > 0 else None
+            self._desk, self._wrapper, lambda: self.endpoint or "", TimeLimits(timeout, timeouts)
         )
         self.document = Document(compat=compat, envelope=envelope)
         self.app: AsgiApp = self._serve
@@ -141,17 +145,7 @@ class HttpServer(AsgiServer):
 
         Source: go-kratos/kratos internal/matcher/middleware.go.
         """
-        prefix = selector.removesuffix("*")
-        if not selector.startswith("/") or "*" in prefix:
-            raise ValueError(
-                f"selector {selector!r} is neither an operation nor a prefix that ends in '*'; "
-                "write for example /api.trans.v1.Trans/*"
-            )
-        if selector == prefix:
-            self._exact[selector] = middleware
-        else:
-            self._prefixes.append((prefix, middleware))
-            self._prefixes.sort(key=lambda entry: -len(entry[0]))
+        self._selected.add(selector, middleware)
 
     def add_service(
         self,
@@ -270,11 +264,7 @@ class HttpServer(AsgiServer):
         """Puts an operation's middleware around a handler; asked on its first call, not before."""
 
         def wrap(handler: Handler) -> Handler:
-            own = self._exact.get(operation)
-            if own is None:
-                matching = (mine for start, mine in self._prefixes if operation.startswith(start))
-                own = next(matching, ())
-            return chain((*self._middleware, *own))(handler)
+            return chain((*self._middleware, *(self._selected.find(operation) or ())))(handler)
 
         return wrap
 

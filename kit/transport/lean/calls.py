@@ -22,6 +22,7 @@ from kit.transport.lean.headers import Block, Pair, literal, plain
 
 CONTENT_TYPE = ("content-type", "application/grpc")
 ACCEPT_ENCODING = ("grpc-accept-encoding", "identity,gzip")
+ENCODING = ("grpc-encoding", "gzip")
 ENCODINGS = frozenset({"identity", "gzip"})
 
 _NAME = re.compile(r"[0-9a-z_.\-!#$%&'*+^`|~]+")
@@ -60,6 +61,7 @@ class RequestHead:
         timeout: seconds that the client waits, ``None`` for as long as it takes.
         metadata: what the service may see.
         gzip: whether compressed messages are gzip.
+        takes_gzip: whether the answer may be.
         length: content-length, when it was given.
         http_status: not 200 when this is no gRPC call at all.
         failure: why the call cannot be served.
@@ -72,6 +74,7 @@ class RequestHead:
     length: int | None = None
     http_status: str = "200"
     failure: RpcFailed | None = None
+    takes_gzip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,17 @@ def _request(verb: str, method: str, fields: list[Pair]) -> RequestHead:
         metadata = received_metadata(fields)
     except ValueError as exc:
         return RequestHead(method, length=expected, failure=RpcFailed(GrpcCode.INTERNAL, str(exc)))
-    return RequestHead(method, timeout, metadata, encoding == "gzip", expected, "200", failure)
+    accepted = known.get("grpc-accept-encoding", "").replace(" ", "").split(",")
+    return RequestHead(
+        method,
+        timeout,
+        metadata,
+        encoding == "gzip",
+        expected,
+        "200",
+        failure,
+        "gzip" in accepted,
+    )
 
 
 def reply_head(block: Block) -> ReplyHead:

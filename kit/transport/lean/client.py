@@ -21,7 +21,6 @@ from math import inf
 
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc.engine import (
-    ClientTls,
     Keepalive,
     Limits,
     RawMetadata,
@@ -31,6 +30,7 @@ from kit.transport.grpc.engine import (
 from kit.transport.lean.calls import (
     ACCEPT_ENCODING,
     CONTENT_TYPE,
+    ENCODING,
     Malformed,
     ReplyHead,
     metadata_block,
@@ -54,6 +54,7 @@ from kit.transport.lean.headers import Block, Pair
 from kit.transport.lean.messages import (
     PREFIX_BYTES,
     Inbox,
+    framed,
     pack_prefix,
     too_large,
     unpack_prefix,
@@ -61,6 +62,7 @@ from kit.transport.lean.messages import (
 )
 from kit.transport.lean.tls import client_context
 from kit.transport.lean.wire import Wire
+from kit.transport.tls import ClientTls
 
 CONNECT_TIMEOUT_S = 1.0
 BACKOFF_S, BACKOFF_MOST_S, BACKOFF_GROWTH, BACKOFF_JITTER = 0.2, 2.0, 1.6, 0.2
@@ -105,12 +107,20 @@ class ClientConnection(Wire):
     streams: dict[int, ClientCall]  # type: ignore[assignment]
 
     def __init__(
-        self, authority: str, scheme: str, limits: Limits, keepalive: Keepalive, guard: Guard
+        self,
+        authority: str,
+        scheme: str,
+        limits: Limits,
+        keepalive: Keepalive,
+        guard: Guard,
+        *,
+        gzip: bool = False,
     ) -> None:
         super().__init__(client=True, guard=guard, keepalive=keepalive)
         self.limit = limits.receive_bytes
         self.hello: asyncio.Future[None] = self.loop.create_future()
         self.leaving = False  # the peer takes no new calls
+        self.gzip = gzip
         self._authority = authority
         self._scheme = scheme
         self._next_id = 1
@@ -187,8 +197,10 @@ class ClientConnection(Wire):
             (":authority", self._authority),
             _TE,
             CONTENT_TYPE,
+            ENCODING,
             _USER_AGENT,
             ACCEPT_ENCODING,
+            *((ENCODING,) if self.gzip else ()),
         )
 
     def unary(
@@ -203,10 +215,11 @@ class ClientConnection(Wire):
             or size > call.window
             or size > self.peer_frame
             or len(block) > self.peer_frame
+            or self.gzip
             or self.paused
         ):
             self.send_block(call.id, block)
-            self.send_body(call, pack_prefix(0, len(request)) + request, ())
+            self.send_body(call, framed(request, gzip=self.gzip), ())
             return call
         self.window -= size
         call.window -= size
@@ -479,8 +492,10 @@ class LeanConnection:
         tls: ClientTls | None,
         limits: Limits,
         keepalive: Keepalive,
+        gzip: bool = False,
         guard: Guard | None = None,
     ) -> None:
+        self._gzip = gzip
         self._address = parse_address(address)
         self._text = address
         self._tls = tls
@@ -661,7 +676,12 @@ class LeanConnection:
         def protocol() -> ClientConnection:
             scheme = "http" if tls is None else "https"
             return ClientConnection(
-                self._authority, scheme, self._limits, self._keepalive, self._guard
+                self._authority,
+                scheme,
+                self._limits,
+                self._keepalive,
+                self._guard,
+                gzip=self._gzip,
             )
 
         if where.path:
@@ -694,7 +714,7 @@ class LeanStream:
         connection, call = await self._open()
         async with self._writing:
             self._raise_if_over(call)
-            if connection.send_body(call, pack_prefix(0, len(message)) + message, None):
+            if connection.send_body(call, framed(message, gzip=connection.gzip), None):
                 return
             call.writer = connection.loop.create_future()
             try:

@@ -13,6 +13,7 @@ PREFIX_BYTES = 5
 unpack_prefix = Struct(">BI").unpack_from
 pack_prefix = Struct(">BI").pack
 _OBJECT_BYTES = 64
+_FAST = 1  # a level of zlib
 _GZIP = 31  # the window bits of zlib that mean gzip
 
 
@@ -50,6 +51,21 @@ def unzipped(data: bytes, limit: int) -> bytes:
     if not unzip.eof:
         raise RpcFailed(GrpcCode.INTERNAL, "grpc: failed to decompress the message: it is cut off")
     return message
+
+
+def framed(message: bytes, *, gzip: bool) -> bytes:
+    """``message`` behind its flag and length; compressed where that makes it smaller.
+
+    Args:
+        message: to send.
+        gzip: whether the peer was told that messages may be.
+    """
+    if gzip and len(message) > _OBJECT_BYTES:
+        zipper = zlib.compressobj(_FAST, wbits=_GZIP)
+        data = zipper.compress(message) + zipper.flush()
+        if len(data) < len(message):
+            return pack_prefix(1, len(data)) + data
+    return pack_prefix(0, len(message)) + message
 
 
 class Inbox:

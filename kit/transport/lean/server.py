@@ -24,7 +24,6 @@ from kit.transport.grpc.engine import (
     Route,
     Router,
     RpcFailed,
-    ServerTls,
     StreamHandler,
     UnaryHandler,
     UnaryRoute,
@@ -33,6 +32,7 @@ from kit.transport.host import join_host_port
 from kit.transport.lean.calls import (
     ACCEPT_ENCODING,
     CONTENT_TYPE,
+    ENCODING,
     Malformed,
     RequestHead,
     check_trailers,
@@ -57,9 +57,16 @@ from kit.transport.lean.frames import (
 )
 from kit.transport.lean.guard import Guard
 from kit.transport.lean.headers import Block, literal
-from kit.transport.lean.messages import PREFIX_BYTES, Inbox, pack_prefix, unpack_prefix, weight
+from kit.transport.lean.messages import (
+    PREFIX_BYTES,
+    Inbox,
+    framed,
+    unpack_prefix,
+    weight,
+)
 from kit.transport.lean.tls import server_context
 from kit.transport.lean.wire import Wire
+from kit.transport.tls import ServerTls
 
 _BACKLOG = 1_024
 _ROUTES_KEPT = 10_000
@@ -90,11 +97,14 @@ class ServerStream(Stream):
     writer: asyncio.Future[None] | None = None
     refusal: RpcFailed | None = None  # why nobody serves it
     failure: RpcFailed | None = None  # what reading meets after the messages
+    gzip = False  # the answer is compressed
 
     def __init__(self, stream_id: int, connection: "ServerConnection", head: RequestHead) -> None:
         super().__init__(stream_id, connection.peer_window, connection.guard.stream_window)
         self.connection = connection
         self.head = head
+        if connection.server.gzip and head.takes_gzip:
+            self.gzip = True
 
     @property
     def peer(self) -> str:
@@ -148,7 +158,7 @@ class ServerStream(Stream):
             raise asyncio.CancelledError
         if not self.opened:
             connection.open_reply(self, ())
-        if connection.send_body(self, pack_prefix(0, len(message)) + message, None):
+        if connection.send_body(self, framed(message, gzip=self.gzip), None):
             return
         self.writer = connection.loop.create_future()
         try:
@@ -374,6 +384,7 @@ class ServerConnection(Wire):
         size = len(message) + PREFIX_BYTES
         if (
             stream.opened
+            or stream.gzip
             or stream.trailing
             or size > self.window
             or size > stream.window
@@ -382,7 +393,7 @@ class ServerConnection(Wire):
         ):
             if not stream.opened:
                 self.open_reply(stream, ())
-            self._finish_with(stream, pack_prefix(0, len(message)) + message)
+            self._finish_with(stream, framed(message, gzip=stream.gzip))
             return
         self.window -= size
         self.data_sent += 1
@@ -409,6 +420,8 @@ class ServerConnection(Wire):
             raise asyncio.CancelledError
         stream.opened = True
         block = self.encoder.kept.get("open") or self.encoder.stable("open", _OPEN)
+        if stream.gzip:
+            block += literal(*ENCODING)
         block += metadata_block(metadata)
         self.send_block(stream.id, block)
 
@@ -548,6 +561,7 @@ class LeanServer:
         tls: the identity, ``None`` for plain text.
         limits: what peers may take.
         keepalive: when silent peers are asked.
+        gzip: compress answers to clients that take it.
         guard: what a peer may do to a connection.
     """
 
@@ -558,10 +572,12 @@ class LeanServer:
         tls: ServerTls | None,
         limits: Limits,
         keepalive: Keepalive,
+        gzip: bool = False,
         guard: Guard | None = None,
     ) -> None:
         self.limits = limits
         self.keepalive = keepalive
+        self.gzip = gzip
         self.guard = guard or Guard()
         self.routes: dict[str, Route] = {}
         self.running = 0

@@ -17,6 +17,7 @@ OWN = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "kratos.api.Metadata",
 ]
 
 

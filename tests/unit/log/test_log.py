@@ -109,7 +109,7 @@ def test_an_unknown_level_or_form_names_the_choices() -> None:
     """kratos reads an unknown level as INFO; a typing error should not go unnoticed."""
     with pytest.raises(ValueError, match="'verbose' is unknown; use debug, info, warn, error or"):
         kit.log.set_level("verbose")
-    with pytest.raises(ValueError, match="'xml' is unknown; use text or json"):
+    with pytest.raises(ValueError, match="'xml' is unknown; use text, slog or json"):
         kit.log.configure(form="xml")
 
 

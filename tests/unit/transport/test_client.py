@@ -24,6 +24,7 @@ from kit.transport.grpc import (
     RpcFailed,
 )
 from kit.transport.grpc.engine import ClientStream
+from kit.transport.grpc.healthwatch import QUIET
 from kit.transport.grpc.pool import MOST_NODES_TRIED
 
 AWAY = RpcFailed(GrpcCode.UNAVAILABLE, "connection refused", unsent=True)
@@ -49,7 +50,10 @@ class Network:
         tls: ClientTls | None,
         limits: Limits,
         keepalive: Keepalive,
+        gzip: bool = False,
     ) -> "Wire":
+        if keepalive is QUIET:
+            return WithoutHealth(Network(), address)
         self.made.append((address, authority, tls))
         return Wire(self, address)
 
@@ -80,6 +84,13 @@ class Wire:
 
     async def close(self) -> None:
         self._network.closed.append(self._address)
+
+
+class WithoutHealth(Wire):
+    """A node that has no health service."""
+
+    def stream(self, method: str, metadata: RawMetadata, deadline: float | None) -> ClientStream:
+        raise RpcFailed(GrpcCode.UNIMPLEMENTED, "unknown service grpc.health.v1.Health")
 
 
 class Registry:

@@ -1,0 +1,104 @@
+"""Who a server or client is and whom it trusts, for every transport.
+
+Version 1.2 of TLS or later. Certificates are read once, when a server or client is made.
+"""
+
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """The identity of a server, in PEM.
+
+    Attributes:
+        certificate: the chain, leaf first.
+        private_key: its key, not encrypted.
+        client_ca: when given, clients must show a certificate signed by it.
+    """
+
+    certificate: bytes
+    private_key: bytes
+    client_ca: bytes | None = None
+
+    @classmethod
+    def from_files(
+        cls, certificate: str | Path, private_key: str | Path, client_ca: str | Path | None = None
+    ) -> "ServerTls":
+        """Read PEM files.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
+        ca = None if client_ca is None else Path(client_ca).read_bytes()
+        return cls(Path(certificate).read_bytes(), Path(private_key).read_bytes(), ca)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Whom a client trusts and who it is, in PEM.
+
+    Attributes:
+        ca: the authorities to trust; ``None`` for those of the machine.
+        certificate: the client's own chain, for servers that ask.
+        private_key: its key.
+        server_name: the name to verify in place of the authority.
+    """
+
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    private_key: bytes | None = None
+    server_name: str | None = None
+
+
+def server_context(tls: ServerTls, protocols: Sequence[str]) -> ssl.SSLContext:
+    """What a server of this identity accepts.
+
+    Args:
+        tls: the identity.
+        protocols: of ALPN, such as ``h2``.
+
+    Raises:
+        ssl.SSLError: certificate or key are not PEM, or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _common(context, protocols)
+    _identify(context, tls.certificate, tls.private_key)
+    if tls.client_ca is not None:
+        context.load_verify_locations(cadata=tls.client_ca.decode("ascii"))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(tls: ClientTls, protocols: Sequence[str]) -> ssl.SSLContext:
+    """What a client trusts and shows.
+
+    Raises:
+        ssl.SSLError: one of its parts is not PEM, or key and certificate do not belong together.
+    """
+    context = ssl.create_default_context(cadata=None if tls.ca is None else tls.ca.decode("ascii"))
+    _common(context, protocols)
+    if tls.certificate is not None and tls.private_key is not None:
+        _identify(context, tls.certificate, tls.private_key)
+    return context
+
+
+def _common(context: ssl.SSLContext, protocols: Sequence[str]) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(list(protocols))
+
+
+def _identify(context: ssl.SSLContext, certificate: bytes, private_key: bytes) -> None:
+    # The module takes files only. This one is readable by nobody else, and gone at once.
+    with tempfile.TemporaryDirectory(prefix="kit-tls-") as folder:
+        path = Path(folder) / "identity.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(private_key + b"\n" + certificate)
+        context.load_cert_chain(path)
+
+
+__all__ = ["ClientTls", "ServerTls", "client_context", "server_context"]
