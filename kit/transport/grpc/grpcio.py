@@ -11,6 +11,7 @@ What had to be turned off or on, each found by trying:
   twice the limit, so that most of them can be answered in the words of grpc-go.
 - A server that never started keeps its port bound after ``stop``.
 - ``http_proxy`` of the environment would be used for calls between services.
+- ``compression=`` of a server compresses for clients that cannot read it; a level does not.
 - The core prints to stderr whenever a connection ends hard: see ``_quiet.py``.
 """
 
@@ -46,6 +47,7 @@ _ROUTES_KEPT = 10_000
 _RECONNECT_MS = (("initial", 200), ("min", 1000), ("max", 2000))
 """``min`` is in truth how long one attempt may take; 200 ms would be short for TLS on a busy
 machine. A refused connection is tried again after ``initial`` in any case."""
+_LEVEL = 2
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "errors resolving")
 
 
@@ -64,7 +66,6 @@ class GrpcioServer:
         self._router = router
         self._tls = tls
         self._limits = limits
-        self._compression = _compression(gzip=gzip)
         self._options: Options = [
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", 2 * limits.receive_bytes),
@@ -72,6 +73,7 @@ class GrpcioServer:
             ("grpc.max_allowed_incoming_connections", limits.connections),
             *_keepalive_options(keepalive),
             ("grpc.keepalive_permit_without_calls", 1),
+            *([("grpc.default_compression_level", _LEVEL)] if gzip else []),
             (
                 "grpc.http2.min_ping_interval_without_data_ms",
                 int(keepalive.accepted_interval * 1000),
@@ -88,7 +90,6 @@ class GrpcioServer:
             handlers=[_Handlers(self._router, self._limits.receive_bytes)],
             options=self._options,
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
-            compression=self._compression,
         )
         try:
             if self._tls is None:
@@ -132,10 +133,6 @@ def _server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
         root_certificates=tls.client_ca,
         require_client_auth=tls.client_ca is not None,
     )
-
-
-def _compression(*, gzip: bool) -> grpc.Compression:
-    return grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
 
 
 def _keepalive_options(keepalive: Keepalive) -> Options:
@@ -280,7 +277,7 @@ class GrpcioConnection:
         keepalive: Keepalive,
         gzip: bool = False,
     ) -> None:
-        compression = _compression(gzip=gzip)
+        compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         options: Options = [
             ("grpc.enable_retries", 0),
             ("grpc.enable_http_proxy", 0),
