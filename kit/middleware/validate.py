@@ -17,8 +17,10 @@ from kit.errors import BadRequest
 from kit.transport import Handler, Middleware
 
 REASON = "VALIDATOR"
-MOST_DETAILS = 32
-"""Violations that an error carries: they travel in headers, which have limits."""
+DETAIL_BYTES = 4 << 10
+"""Of the violations that an error carries: they travel in headers, and peers refuse 8 KiB of them.
+The metadata key ``…`` says how many were left out."""
+_OVERHEAD = 8
 LONGEST_PATH = 200
 """Characters of a field's name in an error: keys of maps are the caller's."""
 
@@ -55,8 +57,13 @@ def validate(*checks: Check, validator: Validator | None = None) -> Middleware:
 
 def _broken(violations: list[Violation]) -> BadRequest:
     details: dict[str, str] = {}
-    for violation in violations[:MOST_DETAILS]:
+    left = DETAIL_BYTES
+    for number, violation in enumerate(violations):
         field, text = _field(violation), _text(violation)
+        left -= len(f"{field}{text}".encode()) + _OVERHEAD
+        if left < 0 and number:
+            details["…"] = f"{len(violations) - number} more"
+            break
         details[field] = f"{details[field]}; {text}" if field in details else text
     first = violations[0]
     field = _field(first)

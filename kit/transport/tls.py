@@ -18,11 +18,21 @@ class ServerTls:
         certificate: the chain, leaf first.
         private_key: its key, not encrypted.
         client_ca: when given, clients must show a certificate signed by it.
+        is_secure_query: announce ``grpc://host:port?isSecure=true``, for clients of kratos up to
+            2.2, in place of ``grpcs://host:port``, which those from 2.3 on understand. Never both:
+            a newer client without TLS would take the old form for plain text.
     """
 
     certificate: bytes
     private_key: bytes
     client_ca: bytes | None = None
+    is_secure_query: bool = False
+
+    def endpoint(self, scheme: str, address: str) -> str:
+        """The URL to announce for ``address``; ``scheme`` is that of plain text."""
+        if self.is_secure_query:
+            return f"{scheme}://{address}?isSecure=true"
+        return f"{scheme}s://{address}"
 
     @classmethod
     def from_files(

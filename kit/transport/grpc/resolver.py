@@ -29,6 +29,8 @@ SUBSET = 25
 POINTS_PER_INSTANCE = 160
 WATCH_AGAIN_S = 1.0
 _CIRCLE = 2**32
+_SECURE_QUERY = "isSecure=true"
+"""How kratos up to 2.2 says that an endpoint speaks TLS."""
 
 
 def nodes_of(instances: Iterable[ServiceInstance], scheme: str) -> list[Node]:
@@ -166,7 +168,8 @@ def _address(endpoints: Iterable[str], scheme: str) -> str | None:
     for endpoint in endpoints:
         url = urlsplit(endpoint)
         port = url.port
-        if found is None and url.scheme == scheme:
+        secure = f"{url.scheme}s" if url.query == _SECURE_QUERY else url.scheme
+        if found is None and secure == scheme:
             if not url.hostname or not port:
                 raise ValueError(f"{endpoint!r} has no host and port")
             found = url.netloc

@@ -241,7 +241,8 @@ class GrpcServer:
         if host is None:
             _log.warning("[gRPC] no address of this machine can be reached; announcing 127.0.0.1")
             host = "127.0.0.1"
-        return f"{'grpc' if self._tls is None else 'grpcs'}://{join_host_port(host, port)}"
+        address = join_host_port(host, port)
+        return f"grpc://{address}" if self._tls is None else self._tls.endpoint("grpc", address)
 
 
 def _translating(method: str, handler: UnaryHandler) -> UnaryHandler:

@@ -136,6 +136,7 @@ class AsgiServer:
     ) -> None:
         self._address = ListenAddress.parse(address)
         self._limits = limits or HttpLimits()
+        self._identity = tls
         self._tls = server_context(tls, PROTOCOLS) if isinstance(tls, ServerTls) else tls
         self._given_endpoint = endpoint
         self._busy = busy(self._limits.connections)
@@ -177,8 +178,11 @@ class AsgiServer:
         host, port = self._socket.getsockname()[:2]
         self._listening_on = join_host_port(host, port)
         announced = announced_host(self._address.host)
-        scheme = "http" if self._tls is None else "https"
-        found = f"{scheme}://{join_host_port(announced or '127.0.0.1', port)}"
+        address = join_host_port(announced or "127.0.0.1", port)
+        if isinstance(self._identity, ServerTls):
+            found = self._identity.endpoint("http", address)
+        else:
+            found = f"{'http' if self._tls is None else 'https'}://{address}"
         self._endpoint = self._given_endpoint or found
 
     async def serve(self) -> None:

@@ -294,4 +294,5 @@ class TestInAnApp:
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
+            "kratos.api.Metadata",
         ]

@@ -26,7 +26,7 @@ def addresses(nodes: list[Node]) -> list[str]:
 
 def test_the_first_endpoint_of_the_scheme_counts() -> None:
     many = instance(1, "http://a:80", "grpcs://a:2", "grpc://a:1?isSecure=true", "grpc://a:3")
-    assert addresses(nodes_of([many], "grpc")) == ["a:1"]
+    assert addresses(nodes_of([many], "grpc")) == ["a:3"], "what speaks TLS is not dialled without"
     assert addresses(nodes_of([many], "grpcs")) == ["a:2"]
     assert nodes_of([many], "tcp") == []
 
