@@ -339,6 +339,9 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= self._limits.pipelined:
             raise ValueError("too many requests are sent at once")
+        most = self._limits.head_bytes
+        if self._overhead > most and sum(len(k) + len(v) for k, v in self.headers) > most:
+            raise ValueError("the head is too large")  # it came in one piece
         self._came = 0
         self._read_within(self._limits.body_s)
         super().on_headers_complete()
