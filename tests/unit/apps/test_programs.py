@@ -103,6 +103,25 @@ async def test_trans_moves_money_refuses_nonsense_and_stops_on_sigterm(tmp_path:
             await process.wait()
 
 
+async def test_trans_follows_v3_when_its_configuration_says_so(tmp_path: Path) -> None:
+    """Lines as kratos v3 writes them, from when the configuration was read."""
+    database = f"compat: v3\ndata: {{database: {{source: '{tmp_path / 'trans.db'}'}}}}\n"
+    (tmp_path / "config.yaml").write_text(CONFIG + database)
+    process = await start("trans", f"-conf={tmp_path / 'config.yaml'}")
+    try:
+        line = await line_with(process, "listening")
+        assert re.fullmatch(
+            r"time=\S+ level=INFO msg=\"\[gRPC\] server listening\" addr=\S+:\d+", line
+        )
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def test_trans_names_all_that_is_wrong_with_its_configuration(tmp_path: Path) -> None:
     """One line a problem with its place, exit status 2, no stack."""
     path = tmp_path / "c.yaml"

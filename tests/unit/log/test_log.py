@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from structlog.typing import EventDict
 
+import kit.compat
 import kit.log
 from kit.log import Level
 from kit.log.output import Form, Output
@@ -432,3 +433,50 @@ def test_configuring_twice_takes_records_along_once(lines: Lines) -> None:
     read = lines(records=False)
     logging.getLogger("lib").warning("never")
     assert read() == []
+
+
+class TestSlog:
+    """The form of kratos v3: Go's log/slog, TextHandler."""
+
+    def test_a_line_is_that_of_gos_text_handler(
+        self, lines: Lines, in_shanghai: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = lines(form="slog", fields={"service.name": "trans"})
+        monkeypatch.setattr(kit.log._output, "_now", lambda: 1_767_225_600.25)
+        kit.log.get_logger().info("[gRPC] server listening", addr="[::]:9000")
+        [line] = read()
+        assert line == (
+            'time=2026-01-01T08:00:00.250+08:00 level=INFO msg="[gRPC] server listening" '
+            "service.name=trans addr=[::]:9000"
+        )
+
+    def test_values_are_quoted_where_they_have_to_be(self, lines: Lines) -> None:
+        """So that no value can be taken for another key, or for a line."""
+        read = lines(form="slog", timestamps=False)
+        kit.log.get_logger().error("a\nlevel=INFO", empty="", pair="x=1", path="C:\\t")
+        assert read() == [r'level=ERROR msg="a\nlevel=INFO" empty="" pair="x=1" path=C:\t']
+
+    def test_levels_have_slogs_names_and_a_stack_stays_on_the_line(self, lines: Lines) -> None:
+        read = lines(form="slog", timestamps=False)
+        log = kit.log.get_logger()
+        log.warning("slow")
+        log.fatal("the end", exc_info=ValueError("why"), password="secret")
+        assert read() == [
+            "level=WARN msg=slow",
+            'level=ERROR+4 msg="the end" password=*** stack="ValueError: why"',
+        ]
+
+    def test_business_lines_are_messages(self, lines: Lines) -> None:
+        read = lines(form="slog", timestamps=False)
+        kit.log.plain("transfer out %d cents from %d", 30, 1)
+        [line] = read()
+        assert line.endswith('level=INFO msg="transfer out 30 cents from 1"')
+
+    def test_it_is_the_default_of_a_process_that_follows_v3(self, lines: Lines) -> None:
+        kit.compat.use("v3")
+        try:
+            read = lines(timestamps=False)
+            kit.log.get_logger().info("hi")
+            assert read() == ["level=INFO msg=hi"]
+        finally:
+            kit.compat.use("v2")
