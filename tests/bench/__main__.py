@@ -99,7 +99,7 @@ def arguments(seconds: float, full: bool) -> dict[str, list[str]]:
     shorter = f"{seconds if full else seconds / 2:g}"
     sizes = "10000,100000,1000000" if full else "10000,100000"
     return {
-        "kit": ["kit_call", "--seconds", shorter],
+        "kit": ["kit_figures", "--seconds", shorter],
         "client": ["client", *(["--rounds", "60"] if full else [])],
         "barrier": ["barrier"],
         "store": ["store", shorter],
