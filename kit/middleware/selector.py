@@ -77,7 +77,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"selector pattern {pattern!r}: {error}; see docs/middleware.md") from None
+        raise ValueError(
+            f"selector pattern {pattern!r}: {error}; see docs/kit/middleware.md"
+        ) from None
 
 
 def _is_whole(pattern: re.Pattern[str], operation: str) -> bool:

@@ -599,7 +599,7 @@ class TestRetry:
 
 
 async def test_all_of_them_together_answer_a_call(connect: Connect, spans: Spans) -> None:
-    """The order that docs/middleware.md recommends."""
+    """The order that docs/kit/middleware.md recommends."""
     provider, exporter = spans
     metrics = Metrics()
     call = await connect(
