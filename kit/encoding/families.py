@@ -10,7 +10,7 @@ The kit itself uses the first; of the others only the methods are known, none is
 JSON is what their package makes of it.
 """
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args, get_type_hints
 
 from google.protobuf.message import Message
 
@@ -39,6 +39,21 @@ def is_foreign(kind: Any) -> bool:
 def is_message(kind: Any) -> bool:
     """Whether ``kind`` is a message class at all."""
     return is_google(kind) or is_foreign(kind)
+
+
+def annotated(behaviour: Any) -> Any:
+    """The message class of another package that a method's first annotation names; else ``None``.
+
+    Of ``AsyncIterator[Kind]`` and its like it is ``Kind``.
+    """
+    try:
+        hints = get_type_hints(behaviour)
+    except Exception:  # noqa: BLE001  (annotations are anybody's; those of strangers may be broken)
+        return None
+    hints.pop("return", None)
+    kind = next(iter(hints.values()), None)
+    kind = next(iter(get_args(kind)), kind)
+    return kind if is_foreign(kind) and not is_google(kind) else None
 
 
 def to_bytes(message: Any) -> bytes:

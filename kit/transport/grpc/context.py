@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import Message
 
+from kit.encoding import families
 from kit.errors.codes import GrpcCode
 from kit.transport import CallInfo
 from kit.transport.grpc import jsonform
@@ -236,6 +237,8 @@ def encoded(message: Any, encode: Encode | None, operation: str) -> bytes:
         if encode is not None:
             return encode(message)
     except Exception as exc:
+        if families.is_foreign(type(message)):
+            return families.to_bytes(message)
         raise TypeError(f"{operation} gave {type(message).__name__}, not its reply type") from exc
     raise TypeError(f"{operation} gave {type(message).__name__}, not bytes")
 

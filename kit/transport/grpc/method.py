@@ -14,11 +14,13 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
 
 from kit import log
+from kit.encoding import families
 from kit.errors import Error
 from kit.errors.codes import GrpcCode
 from kit.metadata import Metadata
@@ -41,7 +43,7 @@ def unary_method(
     timeout: float | None,
 ) -> UnaryHandler:
     """Serve one method of one request and one reply."""
-    decode, encode = handler.request_deserializer, handler.response_serializer
+    decode, encode = _decoder(handler, handler.unary_unary), handler.response_serializer
     behaviour = _asynchronous(handler.unary_unary)
 
     async def innermost(request: Any) -> Any:
@@ -86,7 +88,8 @@ def stream_method(
     method: str, handler: MethodHandler, wrap: Middleware, endpoint: Callable[[], str]
 ) -> StreamHandler:
     """Serve one method that reads, or writes, any number of messages."""
-    decode, encode = handler.request_deserializer, handler.response_serializer
+    behaviour: Any = handler.stream_stream or handler.stream_unary or handler.unary_stream
+    decode, encode = _decoder(handler, behaviour), handler.response_serializer
 
     async def serve(call: ServerCall) -> None:
         info = _info(method, call, endpoint(), None)
@@ -156,6 +159,14 @@ class _StreamContext(ServicerContext):
 
 async def _as_it_is(message: Any) -> Any:
     return message
+
+
+def _decoder(handler: MethodHandler, behaviour: Any) -> Callable[[bytes], Any] | None:
+    """What makes requests: of the class that the method's annotation names, else as generated."""
+    kind = families.annotated(behaviour)
+    if kind is None:
+        return handler.request_deserializer
+    return partial(families.from_bytes, kind)
 
 
 def _asynchronous(behaviour: Any) -> Callable[[Any, Any], Awaitable[Any]]:

@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -255,13 +255,8 @@ def behaviour_named(servicer: object, method: AnyDescriptor) -> Callable[[Any, A
 
 def request_converter(behaviour: Callable[[Any, Any], Any]) -> Callable[[Message], Any] | None:
     """Makes the message of another package, which a method's annotation asks for; else ``None``."""
-    try:
-        hints = get_type_hints(behaviour)
-    except Exception:  # noqa: BLE001  (annotations are anybody's; those of strangers may be broken)
-        return None
-    hints.pop("return", None)
-    kind = next(iter(hints.values()), None)
-    if families.is_google(kind) or not families.is_foreign(kind):
+    kind = families.annotated(behaviour)
+    if kind is None:
         return None
     return lambda message: families.from_bytes(kind, message.SerializeToString())
 
