@@ -35,7 +35,7 @@ PICK_US = 5.0
 IDLE_MB = 80.0
 SECTIONS = ("grpc", "http", "middleware", "pick", "memory")
 
-_SERVICE = """
+SERVICE = """
 import asyncio
 from api.trans.v1.trans_pb2_grpc import TransServicer, add_TransServicer_to_server
 from kit import App
@@ -60,10 +60,12 @@ async def main():
     add_TransServicer_to_server(TransServicer(), rpc.services)
     http = HttpServer(address="127.0.0.1:0", middleware=chain, openapi=True)
     http.get("/hello/{name}", hello)
+    admin = AdminServer(":0", metrics=metrics)
     async def ready():
-        print("ready", flush=True)
-    await App(name="idle", servers=[rpc, http, AdminServer(":0", metrics=metrics)],
-              registrar=MemoryRegistry(), after_start=[ready]).run()
+        for name, url in (("grpc", rpc.endpoint), ("http", http.endpoint), ("admin", admin.url)):
+            print(name, url.rpartition(":")[2], flush=True)
+    await App(name="idle", servers=[rpc, http, admin], registrar=MemoryRegistry(),
+              after_start=[ready]).run()
 
 asyncio.run(main())
 """
@@ -124,11 +126,11 @@ def picks() -> bool:
 def idle_mb() -> float:
     """Resident memory of a service that has started and done nothing since."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVICE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SERVICE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdout is not None
     try:
-        if process.stdout.readline() != b"ready\n":
+        if not process.stdout.readline().startswith(b"grpc "):
             raise RuntimeError("the service did not start")
         pages = int(Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

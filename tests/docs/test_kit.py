@@ -65,3 +65,12 @@ def test_every_page_is_in_the_index() -> None:
     assert [
         page.name for page in (DOCS / "kit").glob("*.md") if f"kit/{page.name}" not in index
     ] == []
+
+
+def test_the_files_that_pin_the_specification_exist() -> None:
+    """Those that tests/conformance/kratos/README.md names, here or by their path."""
+    tests = Path(__file__).parents[1]
+    folder = tests / "conformance" / "kratos"
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", (folder / "README.md").read_text()))
+    near = [folder, tests / "unit" / "transport" / "http", tests.parent]
+    assert [name for name in named if not any((place / name).exists() for place in near)] == []
