@@ -98,7 +98,7 @@ class GrpcClient:
     ) -> None:
         self._target = parse_target(target)
         self.target = target
-        self.limits = TimeLimits(timeout, timeouts)
+        self.time_limits = TimeLimits(timeout, timeouts)
         self._plain = not middleware
         self.middleware = chain(middleware)
         self.stream_middleware = chain(stream_middleware)
@@ -123,7 +123,7 @@ class GrpcClient:
             connect=connect,
             health=HealthWatches(target, connect_quietly) if health_check else None,
             selector=Selector(balancer or WeightedRoundRobin(), filters),
-            first_answer=self.limits.default or FIRST_ANSWER_S,
+            first_answer=self.time_limits.default or FIRST_ANSWER_S,
         )
         if self._target.service:
             registry = discovery or self._made_by(discovery_factory)
@@ -183,7 +183,7 @@ class GrpcClient:
             RegistryUnavailable: the registry has not said yet who is there.
         """
         if self._plain:  # nobody looks at the call, so nothing is kept for a look at it
-            limit = self.limits.of(method) if timeout is None else timeout
+            limit = self.time_limits.of(method) if timeout is None else timeout
             info = new_call(self.target, method, limit, None)
             sent = checked(tuple(metadata))
             return (await self.pool.unary(method, request, sent, info)).message
@@ -280,7 +280,7 @@ class UnaryMethod(_Method):
     ) -> Any:
         """The reply to ``request``; ``timeout`` in seconds takes the place of the client's."""
         client = self._client
-        limit = client.limits.of(self._method) if timeout is None else timeout
+        limit = client.time_limits.of(self._method) if timeout is None else timeout
         token = call_info.set(new_call(client.target, self._method, limit, metadata))
         try:
             return await self._handler(request)
