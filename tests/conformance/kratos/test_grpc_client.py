@@ -26,13 +26,13 @@ Behaviour = Any
 
 
 class Handlers(grpc.GenericRpcHandler):
-    """Every method does the same."""
+    """Every method does the same; there is no health service."""
 
     def __init__(self, handler: Any) -> None:
         self._handler = handler
 
-    def service(self, _details: Any) -> Any:
-        return self._handler
+    def service(self, details: Any) -> Any:
+        return None if details.method.startswith("/grpc.health.") else self._handler
 
 
 @asynccontextmanager
