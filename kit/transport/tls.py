@@ -63,6 +63,25 @@ class ClientTls:
     private_key: bytes | None = None
     server_name: str | None = None
 
+    @classmethod
+    def from_files(
+        cls,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        private_key: str | Path | None = None,
+        server_name: str | None = None,
+    ) -> "ClientTls":
+        """Read PEM files.
+
+        Raises:
+            OSError: one of them cannot be read.
+        """
+        return cls(_read(ca), _read(certificate), _read(private_key), server_name)
+
+
+def _read(file: str | Path | None) -> bytes | None:
+    return None if file is None else Path(file).read_bytes()
+
 
 def server_context(tls: ServerTls, protocols: Sequence[str]) -> ssl.SSLContext:
     """What a server of this identity accepts.

@@ -23,7 +23,7 @@ from kit.transport.lean.calls import (
 from kit.transport.lean.client import parse_address
 from kit.transport.lean.frames import ErrorCode
 from kit.transport.lean.headers import Block, Decoder, Pair, literal
-from kit.transport.lean.messages import Inbox, pack_prefix
+from kit.transport.lean.messages import Inbox, framed, pack_prefix
 
 REQUEST: dict[str, str] = {
     ":method": "POST",
@@ -317,3 +317,14 @@ def test_addresses_are_understood(text: str, host: str, port: int, path: str) ->
 def test_an_address_of_another_form_is_refused_with_a_way_out(text: str) -> None:
     with pytest.raises(ValueError, match="take the engine grpcio"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("message", [b"", b"hi", b"a" * 100_000, bytes(range(256))])
+def test_a_message_is_compressed_where_that_makes_it_smaller(message: bytes) -> None:
+    """And read back either way."""
+    for wanted in (True, False):
+        data = framed(message, gzip=wanted)
+        assert Inbox(1 << 20, gzip=wanted).feed(data) == [message]
+    compressed = framed(message, gzip=True)
+    assert compressed[0] == (len(message) > 1_000)
+    assert len(compressed) <= len(message) + 5
