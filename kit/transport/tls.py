@@ -21,12 +21,18 @@ class ServerTls:
         is_secure_query: announce ``grpc://host:port?isSecure=true``, for clients of kratos up to
             2.2, in place of ``grpcs://host:port``, which those from 2.3 on understand. Never both:
             a newer client without TLS would take the old form for plain text.
+
+    Raises:
+        ValueError: something is not PEM, or the key is encrypted or not that of the certificate.
     """
 
     certificate: bytes
     private_key: bytes
     client_ca: bytes | None = None
     is_secure_query: bool = False
+
+    def __post_init__(self) -> None:
+        server_context(self, ())
 
     def endpoint(self, scheme: str, address: str) -> str:
         """The URL to announce for ``address``; ``scheme`` is that of plain text."""
@@ -56,12 +62,20 @@ class ClientTls:
         certificate: the client's own chain, for servers that ask.
         private_key: its key.
         server_name: the name to verify in place of the authority.
+
+    Raises:
+        ValueError: something is not PEM, or the key is encrypted, missing or another one's.
     """
 
     ca: bytes | None = None
     certificate: bytes | None = None
     private_key: bytes | None = None
     server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("tls: a certificate needs its private key, and a key its certificate")
+        client_context(self, ())
 
     @classmethod
     def from_files(
@@ -91,13 +105,13 @@ def server_context(tls: ServerTls, protocols: Sequence[str]) -> ssl.SSLContext:
         protocols: of ALPN, such as ``h2``.
 
     Raises:
-        ssl.SSLError: certificate or key are not PEM, or do not belong together.
+        ValueError: certificate or key cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _common(context, protocols)
     _identify(context, tls.certificate, tls.private_key)
     if tls.client_ca is not None:
-        context.load_verify_locations(cadata=tls.client_ca.decode("ascii"))
+        _trust(context, tls.client_ca, "client_ca")
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -106,9 +120,13 @@ def client_context(tls: ClientTls, protocols: Sequence[str]) -> ssl.SSLContext:
     """What a client trusts and shows.
 
     Raises:
-        ssl.SSLError: one of its parts is not PEM, or key and certificate do not belong together.
+        ValueError: one of its parts cannot be used.
     """
-    context = ssl.create_default_context(cadata=None if tls.ca is None else tls.ca.decode("ascii"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if tls.ca is None:
+        context.load_default_certs()
+    else:
+        _trust(context, tls.ca, "ca")
     _common(context, protocols)
     if tls.certificate is not None and tls.private_key is not None:
         _identify(context, tls.certificate, tls.private_key)
@@ -121,13 +139,27 @@ def _common(context: ssl.SSLContext, protocols: Sequence[str]) -> None:
     context.set_alpn_protocols(list(protocols))
 
 
+def _trust(context: ssl.SSLContext, authorities: bytes, name: str) -> None:
+    try:
+        context.load_verify_locations(cadata=authorities.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError, ValueError) as exc:
+        raise ValueError(f"tls: {name} has no certificate in PEM form: {exc}") from exc
+
+
 def _identify(context: ssl.SSLContext, certificate: bytes, private_key: bytes) -> None:
     # The module takes files only. This one is readable by nobody else, and gone at once.
     with tempfile.TemporaryDirectory(prefix="kit-tls-") as folder:
         path = Path(folder) / "identity.pem"
         path.touch(mode=0o600)
         path.write_bytes(private_key + b"\n" + certificate)
-        context.load_cert_chain(path)
+        try:
+            # With a password, or OpenSSL asks whoever sits at the terminal for that of the key.
+            context.load_cert_chain(path, password="")
+        except ssl.SSLError as exc:
+            raise ValueError(
+                f"tls: certificate and private key cannot be used: {exc}; both have to be PEM, the "
+                "key not encrypted and that of the first certificate"
+            ) from exc
 
 
 __all__ = ["ClientTls", "ServerTls", "client_context", "server_context"]

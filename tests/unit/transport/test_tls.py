@@ -1,10 +1,12 @@
 """Who a server is and whom a client trusts, out of files."""
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from kit.transport.tls import ClientTls, ServerTls, client_context, server_context
 
@@ -32,13 +34,43 @@ def test_a_key_of_another_certificate_is_refused() -> None:
     ca = trustme.CA()
     one, two = ca.issue_cert("a"), ca.issue_cert("b")
     chain = b"".join(pem.bytes() for pem in one.cert_chain_pems)
-    with pytest.raises(ssl.SSLError):
-        server_context(ServerTls(chain, two.private_key_pem.bytes()), ["h2"])
+    for make in (
+        lambda: ServerTls(chain, two.private_key_pem.bytes()),
+        lambda: ServerTls(b"nonsense", b"nonsense"),
+        lambda: ClientTls(None, chain, two.private_key_pem.bytes()),
+        lambda: ClientTls(None, chain, _encrypted(one)),
+    ):
+        with pytest.raises(ValueError, match="certificate and private key cannot be used"):
+            make()
+    with pytest.raises(ValueError, match="a certificate needs its private key"):
+        ClientTls(None, chain)
+
+
+@pytest.mark.parametrize("text", [b"", b"nonsense", b"\xff"])
+def test_authorities_that_are_none_are_refused(text: bytes) -> None:
+    ca = trustme.CA()
+    leaf = ca.issue_cert("a")
+    chain = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
+    with pytest.raises(ValueError, match="tls: ca has no certificate in PEM form"):
+        ClientTls(text)
+    with pytest.raises(ValueError, match="tls: client_ca has no certificate in PEM form"):
+        ServerTls(chain, leaf.private_key_pem.bytes(), text)
+
+
+def _encrypted(leaf: trustme.LeafCert) -> bytes:
+    key = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
 
 
 def test_an_endpoint_says_that_it_speaks_tls() -> None:
     """In the new form, or the old one on request; never in both."""
-    tls = ServerTls(b"", b"")
+    leaf = trustme.CA().issue_cert("a")
+    chain = b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
+    tls = ServerTls(chain, leaf.private_key_pem.bytes())
     assert tls.endpoint("grpc", "h:1") == "grpcs://h:1"
-    old = ServerTls(b"", b"", is_secure_query=True)
+    old = replace(tls, is_secure_query=True)
     assert old.endpoint("http", "h:1") == "http://h:1?isSecure=true"
