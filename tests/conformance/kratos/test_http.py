@@ -18,6 +18,7 @@ from api.trans.v1 import trans_pb2, trans_pb2_grpc
 from kit import App
 from kit.errors import Error
 from kit.registry.memory import MemoryRegistry
+from kit.transport import current_call
 from kit.transport.grpc import GrpcServer
 from kit.transport.http import HttpClient, HttpServer, Limits
 from tests.unit.transport.http import shop_pb2 as pb
@@ -208,3 +209,32 @@ async def test_random_bytes_never_stop_the_server() -> None:
                 pass
             writer.close()
         assert (await side.ask("GET", "/v1/names")).status == 200
+
+
+async def test_each_operation_may_have_its_own_limit_on_both_sides() -> None:
+    """Of a method by its operation, of a route by its template; a call's own comes first."""
+    seen: dict[str, float | None] = {}
+
+    def setup(server: HttpServer) -> None:
+        server.get("/slow/{name}", look)
+        server.get("/quick", look)
+
+    async def look(request: Any) -> dict[str, str]:
+        call = current_call()
+        assert call is not None
+        seen[call.operation] = call.limit
+        return {}
+
+    get = "/tests.shop.v1.Shop/Get"
+    limits = {"/slow/{name}": 7.0, "/tests.shop.v1.*": 0}
+    async with shop_side(setup, timeouts=limits) as side:
+        for path in ("/slow/a", "/quick"):
+            assert (await side.ask("GET", path)).status == 200
+        assert seen == {"/slow/{name}": 7.0, "/quick": 1.0}
+        slow = pb.GetRequest(id="slow")
+        async with HttpClient(side.url, timeout=30, timeouts={get: 0.05}) as client:
+            with pytest.raises(Error, match=f"client timeout of 50ms for {get}"):
+                await client.invoke(METHODS["Get"], slow)
+            with pytest.raises(Error, match=f"client timeout of 20ms for {get}"):
+                await client.invoke(METHODS["Get"], slow, timeout=0.02)
+            assert (await client.invoke(METHODS["Names"], pb.ListRequest())).names == ["a", "b"]
