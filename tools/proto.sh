@@ -17,3 +17,5 @@ protoc() {
 }
 protoc --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. api/trans/v1/trans.proto
 protoc --python_out=. --mypy_out=quiet:. kit/dtm/pb/dtm.proto kit/etcd/pb/etcd.proto
+# -Ikit: its name is errors/errors.proto, as protos of kratos services import it
+protoc -Ikit --python_out=kit --mypy_out=quiet:kit errors/errors.proto

@@ -3,6 +3,7 @@
 import click
 
 import kit
+from kit.cli.proto import proto
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,3 +16,6 @@ def main() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"kit {kit.__version__}")
+
+
+main.add_command(proto)

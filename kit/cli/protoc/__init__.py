@@ -83,6 +83,17 @@ def main() -> int:
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
     """The files for ``request``, or the error that protoc prints."""
+    response = new_response()
+    try:
+        for name, content in _files(request, Options.parse(request.parameter)):
+            response.file.add(name=name, content=content)
+    except (Refused, ValueError) as exc:
+        response.error = str(exc)
+    return response
+
+
+def new_response() -> plugin_pb2.CodeGeneratorResponse:
+    """An empty one that says what our plugins can read."""
     response = plugin_pb2.CodeGeneratorResponse()
     response.supported_features = (
         plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
@@ -90,11 +101,6 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
     )
     response.minimum_edition = descriptor_pb2.EDITION_PROTO2
     response.maximum_edition = descriptor_pb2.EDITION_2023
-    try:
-        for name, content in _files(request, Options.parse(request.parameter)):
-            response.file.add(name=name, content=content)
-    except (Refused, ValueError) as exc:
-        response.error = str(exc)
     return response
 
 

@@ -138,7 +138,7 @@ def _service(
     comments: Mapping[str, str],
     unannotated: str | None,
 ) -> str:
-    upper = _snake(service.name).upper()
+    upper = snake(service.name).upper()
     servers: list[str] = []
     clients: list[str] = []
     for method in methods:
@@ -156,7 +156,7 @@ def _service(
             form = _STREAM_OUT_CLIENT if method.server_streaming else _UNARY_CLIENT
             clients.append(form.format(**names))
     operations = [
-        f'OPERATION_{upper}_{_snake(each.name).upper()} = "/{service.full_name}/{each.name}"'
+        f'OPERATION_{upper}_{snake(each.name).upper()} = "/{service.full_name}/{each.name}"'
         for each in methods
     ]
     return _SERVICE.format(
@@ -198,11 +198,11 @@ def _doc(text: str) -> str:
     return f"{escaped} " if escaped.endswith('"') else escaped
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
     """A name in small letters with underscores.
 
-    >>> _snake("TransOut"), _snake("HTTPServer2")
-    ('trans_out', 'http_server2')
+    >>> snake("TransOut"), snake("USER_NOT_FOUND"), snake("HTTPServer2")
+    ('trans_out', 'user_not_found', 'http_server2')
     """
     parted = re.sub(r"([A-Z]+)([A-Z][a-z])|([a-z0-9])([A-Z])", r"\1\3_\2\4", name)
     return parted.lower()
