@@ -3,6 +3,7 @@
 import click
 
 import kit
+from kit.cli.new import new
 from kit.cli.proto import proto
 
 
@@ -18,4 +19,5 @@ def version() -> None:
     click.echo(f"kit {kit.__version__}")
 
 
+main.add_command(new)
 main.add_command(proto)

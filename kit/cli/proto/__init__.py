@@ -35,7 +35,7 @@ def proto() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @_json
 def add(path: Path, as_json: bool) -> None:
-    r"""Write a proto to begin with, at PATH.
+    """Write a proto to begin with, at PATH.
 
     Its folder names the package, its file the service: five methods with HTTP rules, and an enum of
     errors with their codes.
@@ -83,7 +83,7 @@ def client(
     options: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    r"""Make Python code from the protos at PATH: files, or folders with all below them.
+    """Make Python code from the protos at PATH: files, or folders with all below them.
 
     Beside each proto it writes messages and stubs with their types, an HTTP server and client for
     rules of google.api.http, and functions for the errors of enums with codes. google/api and
@@ -139,7 +139,7 @@ def client(
 def server(
     paths: tuple[Path, ...], includes: tuple[Path, ...], folder: Path, as_json: bool
 ) -> None:
-    r"""Write a class for each service of the protos at PATH, with a method for each rpc.
+    """Write a class for each service of the protos at PATH, with a method for each rpc.
 
     A file that is there keeps what is in it: only methods that its class lacks are added.
 

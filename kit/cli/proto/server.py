@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2
 
 from kit.cli.proto.compiler import describe
 from kit.cli.proto.project import Project
-from kit.cli.protoc.code import snake
+from kit.cli.protoc.code import docstring, snake
 from kit.cli.protoc.comments import comments_of
 from kit.cli.usage import WrongUsage
 
@@ -22,28 +22,7 @@ _CLASS = '''
 class {cls}({grpc}.{service}Servicer):
     """{doc}"""
 '''
-_UNARY = """
-    async def {name}(self, request: {request}, context: Any) -> {reply}:
-"""
-_STREAM_OUT = """
-    def {name}(self, request: {request}, context: Any) -> AsyncIterator[{reply}]:
-"""
-_STREAM_IN = """
-    async def {name}(
-        self, request_iterator: AsyncIterator[{request}], context: Any
-    ) -> {reply}:
-"""
-_STREAM_BOTH = """
-    def {name}(
-        self, request_iterator: AsyncIterator[{request}], context: Any
-    ) -> AsyncIterator[{reply}]:
-"""
-_FORMS = {
-    (False, False): _UNARY,
-    (False, True): _STREAM_OUT,
-    (True, False): _STREAM_IN,
-    (True, True): _STREAM_BOTH,
-}
+_LINE = 100
 _BODY = '''        """{doc}"""
         raise Error(501, "UNIMPLEMENTED", "{service}.{name} is not written yet")
 '''
@@ -125,7 +104,7 @@ def _skeleton(
         return _completed(path, cls, methods)
     grpc = _import(file.name, "_pb2_grpc")
     imports = {grpc, *(each for method in methods for each in method.imports)}
-    about = _doc(comments.get(full_name, "")) or f"Answers for {full_name}."
+    about = docstring(comments.get(full_name, "")) or f"Answers for {full_name}."
     text = (
         _HEAD.format(doc=f"``{full_name}``: from messages to the business and back.")
         + _import_lines(imports)
@@ -150,13 +129,23 @@ def _method(
         module = _import(file, "_pb2")
         imports.add(module)
         types.append(f"{module[1]}.{inner}")
-    head = _FORMS[method.client_streaming, method.server_streaming]
-    code = head.format(name=method.name, request=types[0], reply=types[1])
-    if head is _UNARY and len(code.strip("\n")) > 100:
-        code = code.replace("(self, ", "(\n        self, ").replace(": Any) ->", ": Any\n    ) ->")
-    doc = _doc(comment) or f"Answers {method.name}."
+    code = _signature(method, types[0], types[1])
+    doc = docstring(comment) or f"Answers {method.name}."
     code += _BODY.format(doc=doc, service=service, name=method.name)
     return Method(method.name, code, frozenset(imports))
+
+
+def _signature(method: descriptor_pb2.MethodDescriptorProto, request: str, reply: str) -> str:
+    """The first lines of a method, as a formatter would break them."""
+    head = "def" if method.server_streaming else "async def"
+    takes = f"self, request: {request}, context: Any"
+    if method.client_streaming:
+        takes = f"self, request_iterator: AsyncIterator[{request}], context: Any"
+    gives = f"AsyncIterator[{reply}]" if method.server_streaming else reply
+    line = f"    {head} {method.name}({takes}) -> {gives}:"
+    if len(line) > _LINE:
+        line = f"    {head} {method.name}(\n        {takes}\n    ) -> {gives}:"
+    return f"\n{line}\n"
 
 
 def _completed(path: Path, cls: str, methods: list[Method]) -> Skeleton:
@@ -240,9 +229,3 @@ def _messages(file: descriptor_pb2.FileDescriptorProto) -> Iterable[str]:
             yield from below(name, message.nested_type)
 
     return below(f".{file.package}" if file.package else "", file.message_type)
-
-
-def _doc(comment: str) -> str:
-    """A comment as it may stand between the quotes of a docstring."""
-    text = comment.replace("\\", "\\\\").replace('"""', "'''").rstrip().rstrip('"')
-    return "\n        ".join(line for line in text.split("\n"))

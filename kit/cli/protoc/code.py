@@ -147,7 +147,7 @@ def _service(
             "upper": upper,
             "input": _type(method.input_type),
             "output": _type(method.output_type),
-            "doc": _doc(comments.get(method.full_name, "") or f"Calls {method.full_name}."),
+            "doc": docstring(comments.get(method.full_name, "") or f"Calls {method.full_name}."),
         }
         servers.append(_SERVER[method.client_streaming, method.server_streaming].format(**names))
         if method.client_streaming:
@@ -165,7 +165,7 @@ def _service(
         lower=upper.lower(),
         pb=_alias(service.file.name),
         operations="\n".join(operations),
-        doc=_doc(comments.get(service.full_name, "") or f"What serves {service.full_name}."),
+        doc=docstring(comments.get(service.full_name, "") or f"What serves {service.full_name}."),
         server_methods="".join(servers).rstrip("\n"),
         client_methods="".join(clients).rstrip("\n"),
         unannotated=repr(unannotated),
@@ -192,7 +192,7 @@ def _type(message: AnyDescriptor) -> str:
     return f"{_alias(message.file.name)}.{message.full_name.removeprefix(prefix)}"
 
 
-def _doc(text: str) -> str:
+def docstring(text: str) -> str:
     """A comment as it may stand between the quotes of a docstring."""
     escaped = text.replace("\\", "\\\\").replace('"""', "'''").rstrip()
     return f"{escaped} " if escaped.endswith('"') else escaped

@@ -22,7 +22,7 @@ from google.protobuf.compiler import plugin_pb2
 
 from kit import errors
 from kit.cli.protoc import Refused, new_response
-from kit.cli.protoc.code import snake
+from kit.cli.protoc.code import docstring, snake
 from kit.cli.protoc.comments import comments_of
 from kit.errors import errors_pb2
 
@@ -124,12 +124,11 @@ def _code(file: descriptor_pb2.FileDescriptorProto, reasons: list[Reason]) -> st
 
 def _functions(reason: Reason) -> str:
     cls = _CLASSES.get(reason.code, "Error")
-    comment = reason.comment.replace("\\", "\\\\").replace('"""', "'''").rstrip().rstrip('"')
     return _ERROR.format(
         name=snake(reason.name),
         reason=reason.name,
         code=reason.code,
         cls=cls,
         first="" if cls in _CLASSES.values() else f"{reason.code}, ",
-        doc=comment or f"{reason.code} {reason.name}.",
+        doc=docstring(reason.comment) or f"{reason.code} {reason.name}.",
     )
