@@ -151,7 +151,10 @@ def render(layout: Path, choice: Choice, *, project: bool) -> dict[str, str]:
     Raises:
         WrongUsage: the layout is no folder, is empty, or a template is wrong.
     """
-    folders = {"api": f"api/{choice.names.package}/", "home": choice.values()["home"]}
+    folders = {
+        "api": f"api/{choice.names.package}/",
+        "home": f"{choice.home}/" if choice.home else "",
+    }
     if project:
         folders["project"] = ""
     environment = templates.environment(layout)
@@ -170,7 +173,9 @@ def render(layout: Path, choice: Choice, *, project: bool) -> dict[str, str]:
                 target = name.removesuffix(_ENDING)
                 for key in ("package", "module"):
                     target = target.replace(f"__{key}__", str(values[key]))
-                made[f"{place}{target}"] = text
+                made[f"{place}{target}"] = (
+                    templates.wrapped(text) if target.endswith(".py") else text
+                )
     if not made:
         raise WrongUsage(
             f"{layout} is no layout: it has none of the folders api, home and project; "

@@ -14,6 +14,7 @@ from kit.cli.proto.compiler import describe
 from kit.cli.proto.project import Project
 from kit.cli.protoc.code import docstring, snake
 from kit.cli.protoc.comments import comments_of
+from kit.cli.templates import wrapped
 from kit.cli.usage import WrongUsage
 
 _HEAD = '"""{doc}"""\n\n'
@@ -204,11 +205,12 @@ def _import_lines(imports: Iterable[tuple[str, str]]) -> str:
         third = module.startswith(("kit.", "google."))
         group = groups[0] if module in standard else groups[1] if third else groups[2]
         group.setdefault(module, []).append(name)
-    return "\n".join(
+    lines = "\n".join(
         "".join(f"from {module} import {', '.join(names)}\n" for module, names in group.items())
         for group in groups
         if group
     )
+    return wrapped(lines)
 
 
 def _import(file: str, ending: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The texts that ``kit new`` and ``kit proto`` write, and how they are filled in."""
 
 import functools
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +15,18 @@ def render(name: str, **values: object) -> str:
         .from_string(files(__name__).joinpath(name).read_text(encoding="utf-8"))
         .render(values)
     )
+
+
+def wrapped(code: str, longest: int = 100) -> str:
+    """Python code whose imports are broken as a formatter would, when a name makes them long."""
+
+    def wrap(match: re.Match[str]) -> str:
+        if len(match[0]) <= longest:
+            return match[0]
+        names = "".join(f"    {name},\n" for name in match[2].split(", "))
+        return f"{match[1]}(\n{names})"
+
+    return re.sub(r"^(from \S+ import )([^(\n]+)$", wrap, code, flags=re.MULTILINE)
 
 
 @functools.cache
