@@ -107,7 +107,7 @@ def _skeleton(
     imports = {grpc, *(each for method in methods for each in method.imports)}
     about = docstring(comments.get(full_name, "")) or f"Answers for {full_name}."
     text = (
-        _HEAD.format(doc=f"``{full_name}``: from messages to the business and back.")
+        _HEAD.format(doc=f"The methods of {service.name}: from messages to the business and back.")
         + _import_lines(imports)
         + _CLASS.format(cls=cls, grpc=grpc[1], service=service.name, doc=about)
         + "".join(method.code for method in methods)
