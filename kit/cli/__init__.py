@@ -3,6 +3,7 @@
 import click
 
 import kit
+import kit.cli._python
 from kit.cli.new import new
 from kit.cli.proto import proto
 

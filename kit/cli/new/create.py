@@ -13,7 +13,7 @@ from pathlib import Path
 from kit.cli.new.layout import Choice, render
 from kit.cli.new.source import VENDOR
 from kit.cli.proto.compiler import OPENAPI, check_tools, generate
-from kit.cli.proto.project import Project, find_project
+from kit.cli.proto.project import Project, absolute, find_project
 from kit.cli.usage import WrongUsage
 from kit.cli.writing import told, write_files
 
@@ -107,7 +107,7 @@ def mono_repo(path: Path) -> tuple[Path, str]:
             f"--nomod adds a service to a project, and there is no pyproject.toml in {existing} "
             "or above; leave it out for a project of its own"
         )
-    relative = path.absolute().relative_to(root)
+    relative = absolute(path).relative_to(root)
     parts = [part.replace("-", "_") for part in relative.parts]
     for part in parts:
         if not part.isidentifier() or not part.isascii():
@@ -130,7 +130,7 @@ def _beside(path: Path) -> Iterator[tuple[Path, "Placing"]]:
     """A path to make something at, and what puts it at ``path``; else nothing is left."""
     existing = _existing(path.parent)
     hidden = Path(tempfile.mkdtemp(prefix=".kit-new-", dir=existing))
-    inner = path.absolute().relative_to(existing.absolute())
+    inner = absolute(path).relative_to(existing)
     try:
         yield hidden / inner, Placing(hidden, existing, inner)
     finally:
@@ -157,7 +157,7 @@ class Placing:
 
 def _existing(path: Path) -> Path:
     """The nearest folder at or above ``path`` that is there."""
-    path = path.absolute()
+    path = absolute(path)
     return next(each for each in (path, *path.parents) if each.is_dir())
 
 

@@ -35,7 +35,7 @@ class Project:
             WrongUsage: it is outside of the root.
         """
         try:
-            return path.absolute().relative_to(self.root).as_posix()
+            return absolute(path).relative_to(self.root).as_posix()
         except ValueError:
             raise WrongUsage(f"{path} is outside of the project {self.root}") from None
 
@@ -48,7 +48,7 @@ class Project:
         found: set[str] = set()
         for path in paths:
             if path.is_dir():
-                below = [each for each in _walk(path.absolute()) if not self._included(each)]
+                below = [each for each in _walk(absolute(path)) if not self._included(each)]
                 if not below:
                     raise WrongUsage(
                         f"{path}: no .proto file in this folder; kit proto add makes one"
@@ -87,16 +87,21 @@ def find_project(start: Path, includes: Sequence[Path] = ()) -> Project:
     for include in includes:
         if not include.is_dir():
             raise WrongUsage(f"--proto_path {include}: no such folder")
-    start = start.absolute()
+    start = absolute(start)
     root = next(
         (each for each in (start, *start.parents) if any((each / m).exists() for m in ROOT_MARKS)),
         start,
     )
     third_party = root / THIRD_PARTY
-    found = [each.absolute() for each in includes]
+    found = [absolute(each) for each in includes]
     if third_party.is_dir() and third_party not in found:
         found.append(third_party)
     return Project(root, tuple(found))
+
+
+def absolute(path: Path) -> Path:
+    """``path`` from the root of the file system, without ``..``; links stay as they are."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def check_name(name: str) -> None:
