@@ -16,6 +16,8 @@ from kit.cli import main
 from kit.cli.new.layout import DATABASES, MODES
 
 TOOLS = Path(sys.executable).parent
+pytestmark = pytest.mark.timeout(300)
+
 LONG = "a-service-with-30-characters-x"
 
 

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import proto_reflection_descriptor_database as reflection
 
 from kit.testing.etcd import etcd_server
-from tests.conformance.scaffold.conftest import Shell
+from tests.conformance.scaffold.conftest import LONGEST_S, Shell
 from tests.processes import Process, Processes, free_port, processes
 
 PLACE_ORDER = '''\
@@ -110,6 +110,7 @@ async def ready(ports: Ports, process: Process) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.timeout(LONGEST_S)
 async def test_from_nothing_to_two_services(
     shell: Shell,
     kit_command: str,

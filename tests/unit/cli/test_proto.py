@@ -139,6 +139,14 @@ def test_what_did_not_change_is_not_written_again(folder: Path) -> None:
     assert {each: each.stat().st_mtime_ns for each in folder.rglob("*.py")} == times
 
 
+def test_a_new_neighbour_changes_no_code(folder: Path) -> None:
+    """Only the document, which describes both."""
+    done("client", "api")
+    done("add", "api/shop/v1/order.proto")
+    done("client", "api/shop/v1/order.proto")
+    assert json.loads(done("client", "api", "--json"))["changed"] == []
+
+
 def test_errors_are_made_and_told_apart(folder: Path) -> None:
     """By code and reason, as go-kratos/kratos cmd/protoc-gen-go-errors does."""
     done("client", "api")
