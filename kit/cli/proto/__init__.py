@@ -1,6 +1,7 @@
 """``kit proto``: protos to begin with, code from protos, and classes for their services."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -69,6 +70,11 @@ def add(path: Path, as_json: bool) -> None:
     help="The OpenAPI document of all protos beside PATH, in the project's root; none for none.",
 )
 @click.option(
+    "--python",
+    metavar="PROGRAM",
+    help="A Python with other versions of grpcio-tools and mypy-protobuf than this one's.",
+)
+@click.option(
     "-X",
     "options",
     metavar="OPTION",
@@ -80,6 +86,7 @@ def client(
     paths: tuple[Path, ...],
     includes: tuple[Path, ...],
     openapi: str,
+    python: str | None,
     options: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -98,7 +105,7 @@ def client(
     from kit.cli.proto.project import find_project
     from kit.cli.writing import write_files
 
-    project = find_project(Path(), includes)
+    project = find_project(Path(), includes, python or sys.executable)
     wanted = project.protos(paths)
     # The document is one for all: a run for one proto must not make it forget the others.
     known = wanted if openapi == "none" else sorted({*wanted, *project.api(wanted)})

@@ -6,7 +6,6 @@ in a temporary folder, so that nothing is written when one proto is broken.
 Source: go-kratos/kratos cmd/kratos/internal/proto/client/client.go.
 """
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
@@ -52,17 +52,23 @@ class Generated:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_tools() -> None:
-    """See whether protoc is there.
+def check_tools(python: str = sys.executable) -> None:
+    """See whether ``python`` has protoc.
 
     Raises:
         WrongUsage: the extra ``proto`` is not installed; the message has the command.
     """
-    if missing := [need for name, need in _EXTRA.items() if importlib.util.find_spec(name) is None]:
+    if python != sys.executable:
+        probe = [python, "-c", f"import {', '.join(_EXTRA)}"]
+        done = subprocess.run(probe, capture_output=True, text=True, check=False)  # noqa: S603  (the user names it)
+        missing = list(_EXTRA.values()) if done.returncode else []
+    else:
+        missing = [need for name, need in _EXTRA.items() if find_spec(name) is None]
+    if missing:
         packages = " ".join(f"'{each}'" for each in missing)
         raise WrongUsage(
             f"protoc is not installed (the kit's extra proto); run: "
-            f"{sys.executable} -m pip install {packages}"
+            f"{python} -m pip install {packages}"
         )
 
 
@@ -87,12 +93,12 @@ def generate(
         WrongUsage: protoc or a plugin refuses, in its words: ``file:line:column: …``; or the tools
             are not installed.
     """
-    check_tools()
+    check_tools(project.python)
     with tempfile.TemporaryDirectory(prefix="kit-proto-") as temporary:
         out = Path(temporary) / "out"
         out.mkdir()
         made = Path(temporary) / "descriptors.bin"
-        with _plugins(Path(temporary)) as plugins:
+        with _plugins(Path(temporary), project.python) as plugins:
             warnings = _protoc(
                 project,
                 *plugins,
@@ -128,7 +134,7 @@ def describe(project: Project, protos: Sequence[str]) -> descriptor_pb2.FileDesc
     Raises:
         WrongUsage: protoc refuses them, or is not installed.
     """
-    check_tools()
+    check_tools(project.python)
     with tempfile.TemporaryDirectory(prefix="kit-proto-") as temporary:
         made = Path(temporary) / "descriptors.bin"
         _protoc(
@@ -152,9 +158,9 @@ def _protoc(project: Project, *arguments: str) -> list[str]:
     # google/api is in a wheel of its own; errors/errors.proto is the kit's.
     wheels = [Path(each).parents[1] for each in google.api.__path__]
     folders = [project.root, *project.includes, *wheels, Path(kit.__file__).parent]
-    command = [sys.executable, "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders)]
+    command = [project.python, "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders)]
     try:
-        done = subprocess.run(  # noqa: S603  (our own interpreter)
+        done = subprocess.run(  # noqa: S603  (the user's own interpreter)
             [*command, *arguments],
             cwd=project.root,
             capture_output=True,
@@ -171,13 +177,13 @@ def _protoc(project: Project, *arguments: str) -> list[str]:
 
 
 @contextmanager
-def _plugins(folder: Path) -> Iterator[list[str]]:
+def _plugins(folder: Path, python: str) -> Iterator[list[str]]:
     """The arguments that name plugins: they need neither PATH nor installed scripts."""
     arguments = []
     for name, function in _PLUGINS.items():
         script = folder / f"protoc-gen-{name}"
         script.write_text(
-            f"#!/bin/sh\nexec '{sys.executable}' -c "
+            f"#!/bin/sh\nexec '{python}' -c "
             f"'from mypy_protobuf.main import {function}; {function}()'\n",
             encoding="utf-8",
         )

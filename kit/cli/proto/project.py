@@ -3,6 +3,7 @@
 import keyword
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ class Project:
     Attributes:
         root: the folder from which protos import each other, and Python modules too.
         includes: further folders with protos that are imported, not generated.
+        python: has protoc and mypy-protobuf; by default this one.
     """
 
     root: Path
     includes: tuple[Path, ...] = ()
+    python: str = sys.executable
 
     def name_of(self, path: Path) -> str:
         """``path`` as protos import it: relative to the root, with slashes.
@@ -76,7 +79,9 @@ class Project:
         return any(path.is_relative_to(each) for each in self.includes)
 
 
-def find_project(start: Path, includes: Sequence[Path] = ()) -> Project:
+def find_project(
+    start: Path, includes: Sequence[Path] = (), python: str = sys.executable
+) -> Project:
     """The project around ``start``: the nearest folder with one of :data:`ROOT_MARKS`.
 
     Without any it is ``start``. Its ``third_party`` is an include, as in kratos.
@@ -96,7 +101,7 @@ def find_project(start: Path, includes: Sequence[Path] = ()) -> Project:
     found = [absolute(each) for each in includes]
     if third_party.is_dir() and third_party not in found:
         found.append(third_party)
-    return Project(root, tuple(found))
+    return Project(root, tuple(found), python)
 
 
 def absolute(path: Path) -> Path:
