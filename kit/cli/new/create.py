@@ -4,6 +4,7 @@ It is made in a hidden folder beside its place, protos are compiled there, and t
 """
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from kit.cli.proto.compiler import OPENAPI, check_tools, generate
 from kit.cli.proto.project import Project, absolute, find_project
 from kit.cli.usage import WrongUsage
 from kit.cli.writing import told, write_files
+
+_TAKEN = frozenset({"api", "google", "grpc", "kit"})
+"""Modules that services import, beside Python's own."""
 
 _PACKAGE = '"""Services of this repository."""\n'
 
@@ -112,6 +116,11 @@ def mono_repo(path: Path) -> tuple[Path, str]:
     for part in parts:
         if not part.isidentifier() or not part.isascii():
             raise WrongUsage(f"{relative}: {part!r} cannot be imported; take another folder")
+    if parts[0] in sys.stdlib_module_names or parts[0] in _TAKEN:
+        raise WrongUsage(
+            f"{relative} would hide the module {parts[0]!r} from Python; take a folder for it, "
+            f"such as services/{relative}"
+        )
     return root, "/".join(parts)
 
 

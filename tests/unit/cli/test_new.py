@@ -160,6 +160,13 @@ def test_a_second_service_goes_beside_the_first(folder: Path, layout: Path) -> N
     refused(folder, "api/my_shop is there", "new", "more/my-shop", "--nomod", f"--repo={layout}")
 
 
+@pytest.mark.parametrize("place", ["queue", "kit", "api/stock"])
+def test_a_service_does_not_hide_what_others_import(folder: Path, place: str) -> None:
+    """The root is the first place where Python looks."""
+    (folder / "pyproject.toml").touch()
+    refused(folder, "take a folder for it", "new", place, "--nomod")
+
+
 class Installed:
     """A distribution that came from somewhere."""
 
