@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from click.testing import CliRunner, Result
 
+from kit import errors
 from kit.cli import _python, main
 from kit.errors import Error, NotFound
 
@@ -150,17 +153,17 @@ def test_a_new_neighbour_changes_no_code(folder: Path) -> None:
 def test_errors_are_made_and_told_apart(folder: Path) -> None:
     """By code and reason, as go-kratos/kratos cmd/protoc-gen-go-errors does."""
     done("client", "api")
-    errors = module(folder / "api/shop/v1/shop_pb2_errors.py")
-    made = errors.error_item_not_found("no item 7", {"id": "7"})
+    code = module(folder / "api/shop/v1/shop_pb2_errors.py")
+    made = code.error_item_not_found("no item 7", {"id": "7"})
     assert isinstance(made, NotFound)
     assert (made.code, made.reason, made.message) == (404, "ITEM_NOT_FOUND", "no item 7")
-    assert errors.error_item_not_found.__doc__ == "No such item."
-    assert errors.is_item_not_found(Error(404, "ITEM_NOT_FOUND", "from a peer"))
-    assert not errors.is_item_not_found(Error(500, "ITEM_NOT_FOUND"))
-    assert not errors.is_item_not_found(None)
-    assert errors.error_tea_pot().code == 418
-    assert errors.error_broken().code == 500
-    assert not hasattr(errors, "error_nothing")
+    assert code.error_item_not_found.__doc__ == "No such item."
+    assert code.is_item_not_found(Error(404, "ITEM_NOT_FOUND", "from a peer"))
+    assert not code.is_item_not_found(Error(500, "ITEM_NOT_FOUND"))
+    assert not code.is_item_not_found(None)
+    assert code.error_tea_pot().code == 418
+    assert code.error_broken().code == 500
+    assert not hasattr(code, "error_nothing")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +194,31 @@ def test_a_broken_proto_is_told_and_nothing_is_written(
 )
 def test_a_path_without_protos_is_told(folder: Path, path: str, said: str) -> None:
     refused(folder, said, "client", path)
+
+
+def test_protoc_runs_the_plugin_for_errors_itself(folder: Path) -> None:
+    """For those who call protoc or buf; a refusal is protoc's error."""
+    plugin = Path(sys.executable).parent / "protoc-gen-kit-errors"
+    (folder / "a.proto").write_text(
+        'syntax = "proto3"; package a; import "errors/errors.proto";'
+        "enum Reason { GONE = 0 [(errors.code) = 410]; }"
+    )
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
+            "-I.",
+            f"-I{Path(errors.__file__).parents[1]}",
+        ),
+        *(f"--plugin={plugin}", "--kit-errors_out=.", "a.proto"),
+    ]
+    subprocess.run(command, cwd=folder, check=True)
+    assert module(folder / "a_pb2_errors.py").error_gone().code == 410
+    (folder / "a.proto").write_text((folder / "a.proto").read_text().replace("410", "-1"))
+    refused_by = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    assert refused_by.returncode == 1
+    assert "Reason.GONE: code -1 is not from 0 to 600" in refused_by.stderr
 
 
 def test_third_parties_are_imported_and_not_generated(folder: Path) -> None:
