@@ -4,44 +4,34 @@ Source: go-kratos/kratos cmd/kratos/internal/proto/server/server.go, which skips
 """
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from google.protobuf import descriptor_pb2
 
 from kit.cli.proto.compiler import describe
+from kit.cli.proto.imports import Imports
 from kit.cli.proto.project import Project
 from kit.cli.protoc.code import docstring, snake
 from kit.cli.protoc.comments import comments_of
-from kit.cli.templates import wrapped
 from kit.cli.usage import WrongUsage
 
-_HEAD = '"""{doc}"""\n\n'
-_CLASS = '''
+Rpc: TypeAlias = descriptor_pb2.MethodDescriptorProto
 
-class {cls}({grpc}.{service}Servicer):
-    """{doc}"""
+_FILE = '''"""{doc}"""
+
+{imports}
+
+class {cls}({base}):
+    """{about}"""
 '''
 _LINE = 100
 _BODY = '''        """{doc}"""
         raise Error(501, "UNIMPLEMENTED", "{service}.{name} is not written yet")
 '''
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One rpc of a service.
-
-    Attributes:
-        name: as in the proto.
-        code: of a method that refuses every call.
-        imports: what it needs, as ``(module, name)``.
-    """
-
-    name: str
-    code: str
-    imports: frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,46 +87,47 @@ def _skeleton(
     stem = service.name.removesuffix("Service") or service.name
     cls = f"{stem}Service"
     path = folder / f"{snake(stem)}.py"
-    methods = [
-        _method(service.name, each, modules, comments.get(f"{full_name}.{each.name}", ""))
-        for each in service.method
-    ]
+    write = partial(_method, service.name, modules)
+    methods = [(each, comments.get(f"{full_name}.{each.name}", "")) for each in service.method]
     if path.exists():
-        return _completed(path, cls, methods)
-    grpc = _import(file.name, "_pb2_grpc")
-    imports = {grpc, *(each for method in methods for each in method.imports)}
+        return _completed(path, cls, methods, write)
+    imports = Imports()
+    base = f"{imports.name(*_module(file.name, '_pb2_grpc'))}.{service.name}Servicer"
     about = docstring(comments.get(full_name, "")) or f"Answers for {full_name}."
-    text = (
-        _HEAD.format(doc=f"The methods of {service.name}: from messages to the business and back.")
-        + _import_lines(imports)
-        + _CLASS.format(cls=cls, grpc=grpc[1], service=service.name, doc=about)
-        + "".join(method.code for method in methods)
+    body = "".join(write(method, comment, imports) for method, comment in methods)
+    text = _FILE.format(
+        doc=f"The methods of {service.name}: from messages to the business and back.",
+        imports=imports.head(),
+        cls=cls,
+        base=base,
+        about=about,
     )
-    return Skeleton(path, text, [method.name for method in methods])
+    return Skeleton(path, text + body, [method.name for method, _ in methods])
 
 
 def _method(
     service: str,
-    method: descriptor_pb2.MethodDescriptorProto,
-    modules: dict[str, tuple[str, str]],
+    modules: Mapping[str, tuple[str, str]],
+    method: Rpc,
     comment: str,
-) -> Method:
-    imports = {("typing", "Any"), ("kit.errors", "Error")}
-    if method.client_streaming or method.server_streaming:
-        imports.add(("collections.abc", "AsyncIterator"))
+    imports: Imports,
+) -> str:
+    """The code of a method that refuses every call."""
     types = []
     for message in (method.input_type, method.output_type):
         file, inner = modules[message]
-        module = _import(file, "_pb2")
-        imports.add(module)
-        types.append(f"{module[1]}.{inner}")
-    code = _signature(method, types[0], types[1])
+        types.append(f"{imports.name(*_module(file, '_pb2'))}.{inner}")
+    imports.name("typing", "Any")
+    imports.name("kit.errors", "Error")
+    if method.client_streaming or method.server_streaming:
+        imports.name("collections.abc", "AsyncIterator")
     doc = docstring(comment) or f"Answers {method.name}."
-    code += _BODY.format(doc=doc, service=service, name=method.name)
-    return Method(method.name, code, frozenset(imports))
+    return _signature(method, types[0], types[1]) + _BODY.format(
+        doc=doc, service=service, name=method.name
+    )
 
 
-def _signature(method: descriptor_pb2.MethodDescriptorProto, request: str, reply: str) -> str:
+def _signature(method: Rpc, request: str, reply: str) -> str:
     """The first lines of a method, as a formatter would break them."""
     head = "def" if method.server_streaming else "async def"
     takes = f"self, request: {request}, context: Any"
@@ -149,7 +140,12 @@ def _signature(method: descriptor_pb2.MethodDescriptorProto, request: str, reply
     return f"\n{line}\n"
 
 
-def _completed(path: Path, cls: str, methods: list[Method]) -> Skeleton:
+def _completed(
+    path: Path,
+    cls: str,
+    methods: Sequence[tuple[Rpc, str]],
+    write: Callable[[Rpc, str, Imports], str],
+) -> Skeleton:
     """The file at ``path`` with the methods that its class does not have, behind those it has."""
     text = path.read_text(encoding="utf-8")
     try:
@@ -164,59 +160,22 @@ def _completed(path: Path, cls: str, methods: list[Method]) -> Skeleton:
         for each in found[0].body
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    missing = [method for method in methods if method.name not in has]
+    missing = [(method, comment) for method, comment in methods if method.name not in has]
+    imports = Imports.of(tree)
     lines = text.splitlines(keepends=True)
     end = found[0].end_lineno or len(lines)
-    if lines and not lines[end - 1].endswith("\n"):
+    if not lines[end - 1].endswith("\n"):
         lines[end - 1] += "\n"
-    lines[end:end] = [method.code for method in missing]
-    needed = {each for method in missing for each in method.imports} - _imported(tree)
-    if needed:
-        at = _after_imports(tree)
-        lines[at:at] = [f"from {module} import {name}\n" for module, name in sorted(needed)]
-    return Skeleton(path, "".join(lines), [method.name for method in missing])
+    lines[end:end] = [write(method, comment, imports) for method, comment in missing]
+    completed = "".join(imports.inserted(lines, tree))
+    return Skeleton(path, completed, [method.name for method, _ in missing])
 
 
-def _imported(tree: ast.Module) -> set[tuple[str, str]]:
-    return {
-        (each.module or "", alias.name)
-        for each in tree.body
-        if isinstance(each, ast.ImportFrom)
-        for alias in each.names
-        if alias.asname in {None, alias.name}
-    }
-
-
-def _after_imports(tree: ast.Module) -> int:
-    """The number of lines up to the last import, or to the docstring."""
-    lines = [
-        each.end_lineno or 0 for each in tree.body if isinstance(each, ast.Import | ast.ImportFrom)
-    ]
-    if not lines and ast.get_docstring(tree) is not None:
-        lines = [tree.body[0].end_lineno or 0]
-    return max(lines, default=0)
-
-
-def _import_lines(imports: Iterable[tuple[str, str]]) -> str:
-    """Imports in the usual three groups."""
-    standard = {"collections.abc", "typing"}
-    groups: list[dict[str, list[str]]] = [{}, {}, {}]
-    for module, name in sorted(imports):
-        third = module.startswith(("kit.", "google."))
-        group = groups[0] if module in standard else groups[1] if third else groups[2]
-        group.setdefault(module, []).append(name)
-    lines = "\n".join(
-        "".join(f"from {module} import {', '.join(names)}\n" for module, names in group.items())
-        for group in groups
-        if group
-    )
-    return wrapped(lines)
-
-
-def _import(file: str, ending: str) -> tuple[str, str]:
-    module = file.removesuffix(".proto").replace("-", "_").replace("/", ".") + ending
+def _module(file: str, ending: str) -> tuple[str, str]:
+    """The package and the name of the module that is made of a proto."""
     if file == "errors/errors.proto":
         return "kit.errors", "errors_pb2"
+    module = file.removesuffix(".proto").replace("-", "_").replace("/", ".") + ending
     package, _, name = module.rpartition(".")
     return package, name
 

@@ -266,6 +266,24 @@ def test_what_is_written_by_hand_stays(folder: Path) -> None:
     assert file.read_text() == text
 
 
+def test_a_new_method_speaks_as_the_file_does(folder: Path) -> None:
+    """By the names it gave to modules; further imports go beside their like."""
+    file = folder / "internal/service/shop.py"
+    file.write_text(
+        "from typing import Any\n\nfrom kit.log import Level\n\n"
+        "from api.shop.v1 import shop_pb2 as pb\n\nclass ShopService:\n    level = Level"
+    )
+    done("server", "api/shop/v1/shop.proto")
+    text = file.read_text()
+    assert text.startswith(
+        "from collections.abc import AsyncIterator\nfrom typing import Any\n\n"
+        "from google.protobuf import empty_pb2\nfrom kit.errors import Error\n"
+        "from kit.log import Level\n\nfrom api.shop.v1 import shop_pb2 as pb\n\nclass"
+    )
+    assert "    level = Level\n\n    async def Sell(self, request: empty_pb2.Empty" in text
+    assert ") -> pb.Item:" in text
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
