@@ -3,6 +3,7 @@
 All variants are made in one mono-repo, which lets one run of each tool check them together.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -52,9 +53,20 @@ def make(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One project with every variant as a service beside it."""
-    root = tmp_path_factory.mktemp("variants") / "shop"
+def repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One project with every variant as a service beside it, made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    root = shared / "variants" / "shop"
+    with (shared / "variants.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "complete").exists():
+            make_all(root)
+            (root / "complete").touch()
+    return root
+
+
+def make_all(root: Path) -> None:
     make(str(root), "--db=mysql", "--transaction=tcc")
     for mode, db in VARIANTS:
         make(str(root / "services" / f"{mode or 'plain'}-{db}"), "--nomod", *flags(mode, db))
@@ -62,7 +74,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pyproject = root / "pyproject.toml"
     text = pyproject.read_text().replace('"asyncmy.*"', '"asyncmy.*", "asyncpg.*"')
     pyproject.write_text(text)
-    return root
 
 
 def test_every_variant_is_formatted_linted_and_typed(repository: Path) -> None:
