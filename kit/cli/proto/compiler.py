@@ -66,10 +66,8 @@ def check_tools(python: str = sys.executable) -> None:
         missing = [need for name, need in _EXTRA.items() if find_spec(name) is None]
     if missing:
         packages = " ".join(f"'{each}'" for each in missing)
-        raise WrongUsage(
-            f"protoc is not installed (the kit's extra proto); run: "
-            f"{python} -m pip install {packages}"
-        )
+        pip = f"{python} -m pip install" if find_spec("pip") else f"uv pip install -p {python}"
+        raise WrongUsage(f"protoc is not installed (the kit's extra proto); run: {pip} {packages}")
 
 
 def generate(
