@@ -80,19 +80,25 @@ def create_service(layout: Path, choice: Choice, root: Path) -> Created:
     with told(), _beside(home) as (made_home, place_home), _beside(api) as (made_api, place_api):
         with tempfile.TemporaryDirectory(prefix="kit-new-") as temporary:
             whole = Path(temporary)
-            files = _fill(whole, render(layout, choice, project=False), "", openapi="none")
-            made_home.parent.mkdir(parents=True, exist_ok=True)
-            made_api.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(whole / choice.home, made_home)
-            shutil.move(whole / "api" / choice.names.package, made_api)
-        place_home()
+            texts = render(layout, choice, project=False)
+            files = _fill(whole, texts, "", openapi="none")
+            if not (whole / choice.home).is_dir():
+                raise WrongUsage(f"{layout} has no folder home, so nothing is made of it")
+            parts = [(whole / choice.home, made_home, place_home)]
+            if (whole / "api" / choice.names.package).is_dir():
+                parts.append((whole / "api" / choice.names.package, made_api, place_api))
+            for filled, made, _ in parts:
+                made.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(filled, made)
         try:
-            place_api()
+            for _, _, place in parts:
+                place()
         except OSError:
-            shutil.rmtree(home)
+            shutil.rmtree(home, ignore_errors=True)
             raise
-        parents = [*home.relative_to(root).parents, *api.relative_to(root).parents]
-        packages = write_files(root, _missing_packages(root, [Path(choice.home), *parents]))
+        folders = [Path(choice.home), *Path(choice.home).parents]
+        folders += api.relative_to(root).parents if api.is_dir() else []
+        packages = write_files(root, _missing_packages(root, folders))
     return Created(
         root, sorted({*(name for name in files if name != "api/__init__.py"), *packages})
     )

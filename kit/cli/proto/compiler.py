@@ -7,6 +7,7 @@ Source: go-kratos/kratos cmd/kratos/internal/proto/client/client.go.
 """
 
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -181,7 +182,7 @@ def _plugins(folder: Path, python: str) -> Iterator[list[str]]:
     for name, function in _PLUGINS.items():
         script = folder / f"protoc-gen-{name}"
         script.write_text(
-            f"#!/bin/sh\nexec '{python}' -c "
+            f"#!/bin/sh\nexec {shlex.quote(python)} -c "
             f"'from mypy_protobuf.main import {function}; {function}()'\n",
             encoding="utf-8",
         )

@@ -160,6 +160,19 @@ def test_a_second_service_goes_beside_the_first(folder: Path, layout: Path) -> N
     refused(folder, "api/my_shop is there", "new", "more/my-shop", "--nomod", f"--repo={layout}")
 
 
+def test_a_layout_may_have_no_api_and_has_to_have_a_home(folder: Path, layout: Path) -> None:
+    """A service that nobody calls; and nothing at all."""
+    (folder / "pyproject.toml").touch()
+    made = kit("new", "services/worker", "--nomod", f"--repo={layout}")
+    assert made.exit_code == 0, made.output
+    assert (folder / "services" / "worker" / "worker.py").exists()
+    assert not (folder / "api").exists()
+    (layout / "api" / "x.proto").write_text('syntax = "proto3";\npackage api;\n')
+    for each in (layout / "home").iterdir():
+        each.unlink()
+    refused(folder, "has no folder home", "new", "services/x", "--nomod", f"--repo={layout}")
+
+
 @pytest.mark.parametrize("place", ["queue", "kit", "api/stock"])
 def test_a_service_does_not_hide_what_others_import(folder: Path, place: str) -> None:
     """The root is the first place where Python looks."""
