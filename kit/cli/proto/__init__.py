@@ -49,7 +49,7 @@ def add(path: Path, as_json: bool) -> None:
     from kit.cli.proto.project import find_project
     from kit.cli.writing import write_files
 
-    project = find_project(Path())
+    project = find_project(path)
     name, text = skeleton(project, path)
     write_files(project.root, {name: text})
     if as_json:
@@ -105,7 +105,7 @@ def client(
     from kit.cli.proto.project import find_project
     from kit.cli.writing import write_files
 
-    project = find_project(Path(), includes, python or sys.executable)
+    project = find_project(paths[0], includes, python or sys.executable)
     wanted = project.protos(paths)
     # The document is one for all: a run for one proto must not make it forget the others.
     known = wanted if openapi == "none" else sorted({*wanted, *project.api(wanted)})
@@ -158,7 +158,7 @@ def server(
     from kit.cli.proto.server import skeletons
     from kit.cli.writing import told, write_files
 
-    project = find_project(Path(), includes)
+    project = find_project(paths[0], includes)
     with told():
         made = skeletons(project, project.protos(paths), folder)
     if len({each.path for each in made}) < len(made):

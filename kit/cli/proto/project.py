@@ -84,7 +84,7 @@ def find_project(
 ) -> Project:
     """The project around ``start``: the nearest folder with one of :data:`ROOT_MARKS`.
 
-    Without any it is ``start``. Its ``third_party`` is an include, as in kratos.
+    Without any it is the working folder. Its ``third_party`` is an include, as in kratos.
 
     Raises:
         WrongUsage: an include is no folder.
@@ -93,10 +93,9 @@ def find_project(
         if not include.is_dir():
             raise WrongUsage(f"--proto_path {include}: no such folder")
     start = absolute(start)
-    root = next(
-        (each for each in (start, *start.parents) if any((each / m).exists() for m in ROOT_MARKS)),
-        start,
-    )
+    around = (each for each in (start, *start.parents) if each.is_dir())
+    marked = (each for each in around if any((each / mark).exists() for mark in ROOT_MARKS))
+    root = next(marked, absolute(Path()))
     third_party = root / THIRD_PARTY
     found = [absolute(each) for each in includes]
     if third_party.is_dir() and third_party not in found:

@@ -300,6 +300,30 @@ def test_the_folder_of_classes_has_to_be_there(folder: Path) -> None:
     refused(folder, "no such folder", "server", "api/shop/v1/shop.proto", "-t", "nowhere")
 
 
+def test_the_project_is_the_one_around_the_protos(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From wherever the command is given."""
+    monkeypatch.chdir(folder.parent)
+    done("client", "work/api")
+    assert (folder / "openapi.json").exists()
+    monkeypatch.chdir(folder / "internal")
+    assert json.loads(done("client", "../api", "--json"))["changed"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["new"], "kit: Missing argument 'NAME'; see kit new --help\n"),
+        (["proto", "nothing"], "kit: No such command 'nothing'; see kit proto --help\n"),
+        (["--nothing"], "kit: No such option '--nothing'; see kit --help\n"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stderr) == (2, said)
+
+
 def test_every_command_explains_itself_with_an_example() -> None:
     for command in (["new"], ["proto", "add"], ["proto", "client"], ["proto", "server"]):
         said = CliRunner().invoke(main, [*command, "--help"]).output
