@@ -37,7 +37,7 @@ SERVE_ORDER = """\
     order_pb2_http.register_order_http_server(by_http, order)
 """
 MAKE_ORDER = """\
-        client = GrpcClient("discovery:///bank", discovery=registry)
+        client = GrpcClient("discovery:///bank", discovery=registry, timeout=30)
         order = OrderService(BankStub((await stack.enter_async_context(client)).channel))
 """
 IMPORT_ORDER = "from services.shop.internal.service.order import OrderService\n"
@@ -60,7 +60,7 @@ def call(address: str, method: str, request: Mapping[str, object]) -> dict[str, 
             response_deserializer=GetMessageClass(described.output_type).FromString,
         )
         message = json_format.ParseDict(dict(request), GetMessageClass(described.input_type)())
-        answer: dict[str, Any] = json_format.MessageToDict(ask(message, timeout=20))
+        answer: dict[str, Any] = json_format.MessageToDict(ask(message, timeout=40))
         return answer
 
 
@@ -69,7 +69,7 @@ def http(url: str, body: Mapping[str, object] | None = None) -> tuple[int, dict[
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=40) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as refused:
         return refused.code, json.load(refused)
@@ -82,9 +82,10 @@ async def run(tmp_path: Path) -> AsyncIterator[Processes]:
 
 
 class Ports:
-    """Where a service listens."""
+    """Where a service listens, and its settings: with patience, for a busy machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.http, self.grpc, self.admin = free_port(), free_port(), free_port()
 
     def env(self, etcd: str) -> dict[str, str]:
@@ -93,6 +94,8 @@ class Ports:
             "GRPC_ADDR": f"127.0.0.1:{self.grpc}",
             "ADMIN_ADDR": f"127.0.0.1:{self.admin}",
             "ETCD_ENDPOINTS": etcd,
+            f"{self.name}_SERVER_HTTP_TIMEOUT": "30s",
+            f"{self.name}_SERVER_GRPC_TIMEOUT": "30s",
         }
 
 
@@ -126,7 +129,7 @@ async def test_from_nothing_to_two_services(
     bank = tmp_path / "bank"
     await asyncio.to_thread(shell.run, bank, "make", "setup")
     async with etcd_server() as etcd:
-        ports = Ports()
+        ports = Ports("BANK")
         env = {**ports.env(etcd.endpoint), "DATABASE": str(tmp_path / "bank.db")}
         service = await start(run, "bank", bank, "main", env)
         await ready(ports, service)
@@ -164,7 +167,7 @@ async def test_from_nothing_to_two_services(
 
         # A second service beside it, a second proto, and a call from the one to the other.
         await asyncio.to_thread(add_shop, shell, bank, str(bank / ".venv" / "bin" / "kit"))
-        shop_ports = Ports()
+        shop_ports = Ports("SHOP")
         shop_env = shop_ports.env(etcd.endpoint)
         shop = await start(run, "shop", bank, "services.shop.main", shop_env)
         await ready(shop_ports, shop)
