@@ -13,7 +13,10 @@ if [ "$(cat .venv-proto/.stamp 2>/dev/null || true)" != "$tools" ]; then
     echo "$tools" > .venv-proto/.stamp
 fi
 protoc() {
-    PATH="$PWD/.venv-proto/bin:$PATH" .venv-proto/bin/python -m grpc_tools.protoc -I. "$@"
+    PATH="$PWD/.venv-proto/bin:$PATH" .venv-proto/bin/python -m grpc_tools.protoc "$@"
 }
-protoc --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. api/trans/v1/trans.proto
-protoc --python_out=. --mypy_out=quiet:. kit/dtm/pb/dtm.proto kit/etcd/pb/etcd.proto
+.venv/bin/kit proto client api --python "$PWD/.venv-proto/bin/python" --openapi none
+# Messages alone, which the kit cannot make for itself: it needs some of them to run.
+protoc -I. --python_out=. --mypy_out=quiet:. kit/dtm/pb/dtm.proto kit/etcd/pb/etcd.proto
+# -Ikit: its name is errors/errors.proto, as protos of kratos services import it
+protoc -Ikit --python_out=kit --mypy_out=quiet:kit errors/errors.proto

@@ -83,13 +83,7 @@ def main() -> int:
 
 def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:
     """The files for ``request``, or the error that protoc prints."""
-    response = plugin_pb2.CodeGeneratorResponse()
-    response.supported_features = (
-        plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
-        | plugin_pb2.CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS
-    )
-    response.minimum_edition = descriptor_pb2.EDITION_PROTO2
-    response.maximum_edition = descriptor_pb2.EDITION_2023
+    response = new_response()
     try:
         for name, content in _files(request, Options.parse(request.parameter)):
             response.file.add(name=name, content=content)
@@ -98,12 +92,25 @@ def generate(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGenerat
     return response
 
 
+def new_response() -> plugin_pb2.CodeGeneratorResponse:
+    """An empty one that says what our plugins can read."""
+    response = plugin_pb2.CodeGeneratorResponse()
+    response.supported_features = (
+        plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
+        | plugin_pb2.CodeGeneratorResponse.FEATURE_SUPPORTS_EDITIONS
+    )
+    response.minimum_edition = descriptor_pb2.EDITION_PROTO2
+    response.maximum_edition = descriptor_pb2.EDITION_2023
+    return response
+
+
 def _files(request: plugin_pb2.CodeGeneratorRequest, options: Options) -> list[tuple[str, str]]:
     pool = DescriptorPool()
-    comments: dict[str, str] = {}
+    said: dict[str, dict[str, str]] = {}
     for file in request.proto_file:
         pool.AddSerializedFile(file.SerializeToString())
-        comments.update(comments_of(file))
+        said[file.name] = comments_of(file)
+    comments = {name: text for each in said.values() for name, text in each.items()}
     document = Document(title=options.title, version=options.version, compat=options.compat)
     made: list[tuple[str, str]] = []
     for name in request.file_to_generate:
@@ -122,11 +129,20 @@ def _files(request: plugin_pb2.CodeGeneratorRequest, options: Options) -> list[t
             )
         if services:
             base = name.removesuffix(".proto").replace("-", "_")
-            code = module_code(file_descriptor, services, comments, options.unannotated)
+            # Of what it imports and nothing else: the code must not depend on its neighbours.
+            own = {
+                key: text for each in _reached(file_descriptor) for key, text in said[each].items()
+            }
+            code = module_code(file_descriptor, services, own, options.unannotated)
             made.append((f"{base}_pb2_http.py", code))
     if made and options.openapi != "none":
         made.append((options.openapi, document.to_json().decode()))
     return made
+
+
+def _reached(file: AnyDescriptor) -> set[str]:
+    """The names of a file and of all that it imports."""
+    return {file.name}.union(*map(_reached, file.dependencies))
 
 
 def _check(service: AnyDescriptor, unannotated: str | None) -> None:

@@ -138,7 +138,7 @@ def _service(
     comments: Mapping[str, str],
     unannotated: str | None,
 ) -> str:
-    upper = _snake(service.name).upper()
+    upper = snake(service.name).upper()
     servers: list[str] = []
     clients: list[str] = []
     for method in methods:
@@ -147,7 +147,7 @@ def _service(
             "upper": upper,
             "input": _type(method.input_type),
             "output": _type(method.output_type),
-            "doc": _doc(comments.get(method.full_name, "") or f"Calls {method.full_name}."),
+            "doc": docstring(comments.get(method.full_name, "") or f"Calls {method.full_name}."),
         }
         servers.append(_SERVER[method.client_streaming, method.server_streaming].format(**names))
         if method.client_streaming:
@@ -156,7 +156,7 @@ def _service(
             form = _STREAM_OUT_CLIENT if method.server_streaming else _UNARY_CLIENT
             clients.append(form.format(**names))
     operations = [
-        f'OPERATION_{upper}_{_snake(each.name).upper()} = "/{service.full_name}/{each.name}"'
+        f'OPERATION_{upper}_{snake(each.name).upper()} = "/{service.full_name}/{each.name}"'
         for each in methods
     ]
     return _SERVICE.format(
@@ -165,7 +165,7 @@ def _service(
         lower=upper.lower(),
         pb=_alias(service.file.name),
         operations="\n".join(operations),
-        doc=_doc(comments.get(service.full_name, "") or f"What serves {service.full_name}."),
+        doc=docstring(comments.get(service.full_name, "") or f"What serves {service.full_name}."),
         server_methods="".join(servers).rstrip("\n"),
         client_methods="".join(clients).rstrip("\n"),
         unannotated=repr(unannotated),
@@ -192,17 +192,17 @@ def _type(message: AnyDescriptor) -> str:
     return f"{_alias(message.file.name)}.{message.full_name.removeprefix(prefix)}"
 
 
-def _doc(text: str) -> str:
+def docstring(text: str) -> str:
     """A comment as it may stand between the quotes of a docstring."""
     escaped = text.replace("\\", "\\\\").replace('"""', "'''").rstrip()
     return f"{escaped} " if escaped.endswith('"') else escaped
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
     """A name in small letters with underscores.
 
-    >>> _snake("TransOut"), _snake("HTTPServer2")
-    ('trans_out', 'http_server2')
+    >>> snake("TransOut"), snake("USER_NOT_FOUND"), snake("HTTPServer2")
+    ('trans_out', 'user_not_found', 'http_server2')
     """
     parted = re.sub(r"([A-Z]+)([A-Z][a-z])|([a-z0-9])([A-Z])", r"\1\3_\2\4", name)
     return parted.lower()
