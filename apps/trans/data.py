@@ -27,6 +27,9 @@ _ADJUST = """
 """
 _OPEN = "INSERT {ignore} INTO user_account (user_id, balance) VALUES ({}, {}) {conflict}"
 
+_ANYTHING = -(2**63)
+"""No account has less."""
+
 CONNECTIONS = 10
 """To a server; further calls wait for one."""
 
@@ -123,7 +126,8 @@ class DatabaseLedger:
         Raises:
             Failure: there is less than what is needed.
         """
-        values = (change.balance, change.frozen, change.user_id, change.need)
+        least = change.need or _ANYTHING  # who owes after an undo is paid and undone all the same
+        values = (change.balance, change.frozen, change.user_id, least)
         if await self._database.execute(connection, self._adjust_text, values):
             return
         opening = (change.user_id, self._opening_balance)
