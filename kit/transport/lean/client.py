@@ -197,7 +197,6 @@ class ClientConnection(Wire):
             (":authority", self._authority),
             _TE,
             CONTENT_TYPE,
-            ENCODING,
             _USER_AGENT,
             ACCEPT_ENCODING,
             *((ENCODING,) if self.gzip else ()),
