@@ -15,6 +15,7 @@ demo: build ## the transfer, end to end: etcd, coordinator, trans, client, with 
 	@$(RUN)/python -m tools.demo
 
 test: build check ## everything a change must pass; REQUIRE_SERVERS=1 turns skips for absent servers into failures
+	@$(RUN)/python -m tests.interop.build
 	@$(RUN)/pytest -n $(WORKERS) $(ARGS)
 
 unit: build ## the tests that need no server and no wall clock
@@ -22,6 +23,11 @@ unit: build ## the tests that need no server and no wall clock
 
 conformance: build ## the specifications' checklists against real etcd and real processes
 	@REQUIRE_SERVERS=1 $(RUN)/pytest tests/conformance $(ARGS)
+
+.PHONY: interop
+interop: build ## peers in Go (kratos, grpc-go, h2spec, ghz, grpcurl) and Node, both directions; skips what cannot be built
+	@$(RUN)/python -m tests.interop.build
+	@$(RUN)/pytest tests/interop $(ARGS)
 
 faults: build ## killed processes, lost leases, crash recovery
 	@REQUIRE_SERVERS=1 $(RUN)/pytest tests/faults $(ARGS)
@@ -39,6 +45,7 @@ format: build ## rewrites the sources in the house style
 
 proto: build ## regenerates the protobuf code; fails when CI=true and the checked-in code differs
 	@tools/proto.sh
+	@tests/interop/proto.sh
 	@if [ "$${CI:-}" = true ]; then git diff --exit-code -- '*_pb2*'; fi
 
 bench: build ## throughput and latency beside yardsticks of the same run; writes docs/benchmarks.md

@@ -10,6 +10,8 @@ What had to be turned off or on, each found by trying:
 - A message over the limit ends the call inside the core, in the core's words. The core is given
   twice the limit, so that most of them can be answered in the words of grpc-go.
 - A server that never started keeps its port bound after ``stop``.
+- Retries stay on: without a policy they are only those of calls that a departing server certainly
+  never began, which would fail at every restart of a peer.
 - ``http_proxy`` of the environment would be used for calls between services.
 - ``compression=`` of a server compresses for clients that cannot read it; a level does not.
 - The core prints to stderr whenever a connection ends hard: see ``_quiet.py``.
@@ -279,7 +281,6 @@ class GrpcioConnection:
     ) -> None:
         compression = grpc.Compression.Gzip if gzip else grpc.Compression.NoCompression
         options: Options = [
-            ("grpc.enable_retries", 0),
             ("grpc.enable_http_proxy", 0),
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.use_local_subchannel_pool", 1),

@@ -1,19 +1,14 @@
-"""Against grpc-go: the lean client calls a real etcd, ghz calls the lean server."""
+"""Against grpc-go: the lean client calls a real etcd. More of it is in ``tests/interop``."""
 
 import asyncio
-import json
-import shutil
 import time
-from typing import Any
 
-import grpc
 import pytest
 
-from api.trans.v1 import trans_pb2
 from kit.errors.codes import GrpcCode
 from kit.etcd.pb import etcd_pb2 as pb
 from kit.testing.etcd import etcd_server
-from kit.transport.grpc import GrpcClient, GrpcServer, RpcError
+from kit.transport.grpc import GrpcClient, RpcError
 from kit.transport.grpc.engine import Keepalive
 from tests.conformance.lean.engines_at_work import connected
 
@@ -69,37 +64,3 @@ async def test_an_etcd_that_hangs_is_found_and_one_that_returns_is_used() -> Non
             while not to.ready():
                 await asyncio.sleep(0.05)
         await to.unary(method, read, (), in_two_seconds())
-
-
-async def test_ghz_finds_the_service_by_reflection_and_every_call_succeeds() -> None:
-    """grpc-go as a client: 32 calls at once over 4 connections."""
-    program = shutil.which("ghz")
-    if program is None:
-        pytest.skip("ghz is no wheel: go install github.com/bojand/ghz/cmd/ghz@latest")
-
-    async def answer(request: bytes, _context: Any) -> trans_pb2.Response:
-        return trans_pb2.Response()
-
-    server = GrpcServer(address="127.0.0.1:0", engine="lean")
-    server.add_registered_method_handlers(
-        "api.trans.v1.Trans",
-        {
-            "TransIn": grpc.unary_unary_rpc_method_handler(
-                answer, response_serializer=trans_pb2.Response.SerializeToString
-            )
-        },
-    )
-    await server.listen()
-    serving = asyncio.create_task(server.serve())
-    address = (server.endpoint or "").removeprefix("grpc://")
-    process = await asyncio.create_subprocess_exec(
-        *(program, "--insecure", "--call", "api.trans.v1.Trans.TransIn", "-d", '{"Amount":30}'),
-        *("-c", "32", "--connections", "4", "-n", "3000", "-O", "json", address),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    await server.stop(1.0)
-    await serving
-    report = json.loads(out)
-    assert report["statusCodeDistribution"] == {"OK": 3000}
-    assert report["errorDistribution"] == {}

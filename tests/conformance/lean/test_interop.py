@@ -22,7 +22,17 @@ from kit.transport.grpc.engine import (
     ServerTls,
 )
 from kit.transport.grpc.engines import EngineName
+from kit.transport.lean.frames import (
+    HEADERS,
+    MAX_CONCURRENT_STREAMS,
+    PREFACE,
+    ErrorCode,
+    goaway,
+    settings,
+)
 from tests.conformance.lean.engines_at_work import connected, echo, serving
+from tests.conformance.lean.raw import Peer, answering
+from tests.conformance.lean.raw import reply as answer_to
 
 PAIRS: list[tuple[EngineName, EngineName]] = [
     ("lean", "lean"),
@@ -287,3 +297,24 @@ async def test_compressed_answers_of_grpcio_are_read() -> None:
         assert reply.message == b"ab" * 1_000
         assert ("grpc-encoding", "gzip") not in tuple(reply.headers)
     await server.stop(0)
+
+
+@pytest.mark.parametrize("client", ["lean", "grpcio"])
+async def test_a_call_that_a_departing_peer_never_began_is_sent_again(client: EngineName) -> None:
+    connections = 0
+
+    async def depart_once(peer: Peer) -> None:
+        nonlocal connections
+        connections += 1
+        await peer.reader.readexactly(len(PREFACE))
+        peer.writer.write(settings({MAX_CONCURRENT_STREAMS: 100}))
+        _, _, stream_id, _ = await peer.until(HEADERS)
+        if connections == 1:
+            peer.writer.write(goaway(0, ErrorCode.NO_ERROR))
+            return
+        peer.writer.write(answer_to(stream_id, b"again"))
+        await peer.closed()
+
+    async with answering(depart_once) as address, connected(address, engine=client) as to:
+        assert (await to.unary("/s.S/M", b"", (), None)).message == b"again"
+    assert connections == 2

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import resource
-import shutil
 import socket
 import ssl
 
@@ -35,6 +34,7 @@ from kit.transport.lean.headers import Decoder, literal
 from kit.transport.lean.messages import pack_prefix
 from tests.conformance.lean.engines_at_work import connected, echo, serving
 from tests.conformance.lean.raw import REQUEST, Peer, call, dialled
+from tests.interop.build import go_program
 
 METHOD = "/s.S/M"
 QUICK = Keepalive(interval=0.1, timeout=0.1)
@@ -329,13 +329,11 @@ async def test_tls_without_h2_is_turned_away() -> None:
 
 async def test_h2spec_finds_nothing() -> None:
     """The conformance suite of HTTP/2 servers, github.com/summerwind/h2spec."""
-    program = shutil.which("h2spec")
-    if program is None:
-        pytest.skip("h2spec is no wheel: go install github.com/summerwind/h2spec/cmd/h2spec@latest")
+    program = go_program("h2spec")
     async with serving(echo, guard=Guard()) as (address, _):
         host, _, port = address.rpartition(":")
         process = await asyncio.create_subprocess_exec(
-            *(program, "--strict", "-h", host, "-p", port, "-o", "2"),
+            *(program, "--strict", "-h", host, "-p", port, "-o", "5"),
             stdout=asyncio.subprocess.PIPE,
         )
         out, _ = await process.communicate()
