@@ -1,11 +1,21 @@
 """The ``kit`` command."""
 
+import os
+
 import click
 
 import kit
+from kit.cli.completion import completion
+from kit.cli.gostyle import GoGroup
+from kit.cli.run import run
+
+# Read when grpc is imported. With its fork handlers one in ten processes that uvloop starts while a
+# call is under way dies of SIGSEGV before it is our program.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("kit", cls=GoGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(kit.__version__, prog_name="kit")
 def main() -> None:
     """Tools for services built on kit."""
@@ -15,3 +25,7 @@ def main() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"kit {kit.__version__}")
+
+
+main.add_command(completion)
+main.add_command(run)
