@@ -7,6 +7,7 @@ import click
 import kit
 from kit.cli.completion import completion
 from kit.cli.dev import dev
+from kit.cli.doctor import doctor
 from kit.cli.gostyle import GoGroup
 from kit.cli.run import run
 
@@ -30,4 +31,5 @@ def version() -> None:
 
 main.add_command(completion)
 main.add_command(dev)
+main.add_command(doctor)
 main.add_command(run)
