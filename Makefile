@@ -3,7 +3,7 @@ SHELL := /bin/sh
 RUN := .venv/bin
 WORKERS ?= 2
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit conformance faults check format proto bench lock clean
+.PHONY: help build demo test unit conformance faults check format proto bench dist lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ proto: build ## regenerates the protobuf code; fails when CI=true and the checke
 
 bench: build ## throughput and latency beside yardsticks of the same run; writes docs/benchmarks.md
 	@$(RUN)/python -m tests.bench $(ARGS)
+
+dist: build ## wheel, sdist, and trans and coordinator as single files, in dist/
+	@tools/dist.sh dist
+	@ls -lh dist
 
 lock: build ## resolves requirements.lock anew from pyproject.toml
 	@uv=$$(command -v uv || echo $(RUN)/uv); $$uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 \

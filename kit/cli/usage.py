@@ -1,7 +1,5 @@
 """How a command refuses what it was asked: in one line."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO, Any
 
 import click
@@ -18,28 +16,3 @@ class WrongUsage(click.ClickException):
         """Say it on stderr."""
         for line in self.message.splitlines():
             click.echo(f"kit: {line}", file=file, err=file is None)
-
-
-class Commands(click.Group):
-    """Sub-commands whose wrong arguments are told in one line, as everything else is."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click does."""
-        with _one_line():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """As click does."""
-        with _one_line():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    try:
-        yield
-    except click.exceptions.NoArgsIsHelpError:
-        raise
-    except click.UsageError as exc:
-        path = exc.ctx.command_path if exc.ctx else "kit"
-        raise WrongUsage(f"{exc.format_message().rstrip('.')}; see {path} --help") from exc

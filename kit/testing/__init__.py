@@ -1,9 +1,10 @@
 """What a user of the kit tests with: time by hand, real servers, checks for own implementations."""
 
+from kit.etcd.program import find_etcd
 from kit.testing.barrier import check_barrier
 from kit.testing.clock import ManualClock
 from kit.testing.coordinator import Coordinator
-from kit.testing.etcd import EtcdServer, EtcdServerTls, etcd_server, find_etcd
+from kit.testing.etcd import EtcdServer, EtcdServerTls, etcd_server
 from kit.testing.registry import check_registry
 from kit.testing.store import check_store
 

