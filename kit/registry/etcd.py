@@ -23,11 +23,11 @@ from kit.etcd import (
     EtcdError,
     EtcdOptions,
     KeyValue,
-    Outage,
     delete_step,
     follow,
     value_is,
 )
+from kit.outage import Outage
 from kit.registry import RegistryUnavailable, ServiceInstance
 from kit.registry.announcement import Announcement
 from kit.registry.changes import Changes
