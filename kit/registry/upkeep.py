@@ -35,7 +35,7 @@ class Upkeep(ABC, Generic[V]):
 
     errors: ClassVar[type[Error]]
     """What a round may raise, to be tried again."""
-    refusals: ClassVar[type[Error]]
+    refusals: ClassVar[type[Error] | tuple[type[Error], ...]]
     """Those of them that no new try will mend without help."""
 
     def __init__(self, name: str, part: OutagePart, interval: float) -> None:

@@ -2,12 +2,14 @@
 
 from kit.testing.barrier import check_barrier
 from kit.testing.clock import ManualClock
+from kit.testing.consul import ConsulServer, consul_server, find_consul
 from kit.testing.coordinator import Coordinator
 from kit.testing.etcd import EtcdServer, EtcdServerTls, etcd_server, find_etcd
 from kit.testing.registry import check_registry
 from kit.testing.store import check_store
 
 __all__ = [
+    "ConsulServer",
     "Coordinator",
     "EtcdServer",
     "EtcdServerTls",
@@ -15,6 +17,8 @@ __all__ = [
     "check_barrier",
     "check_registry",
     "check_store",
+    "consul_server",
     "etcd_server",
+    "find_consul",
     "find_etcd",
 ]
