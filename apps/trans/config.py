@@ -83,7 +83,9 @@ class Consul(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Consul":
-        self.options()
+        options = self.options()
+        if options.tls:
+            options.tls.context()  # the files are there, and are what they should be
         return self
 
     def options(self) -> ConsulOptions:

@@ -68,6 +68,9 @@ class ConsulRegistry:
         self._watches: dict[Changes, asyncio.Task[None]] = {}
         self._closed = False
 
+    def __str__(self) -> str:
+        return f"consul at {self._address}"
+
     async def __aenter__(self) -> Self:
         """The registry; it connects with its first call."""
         return self

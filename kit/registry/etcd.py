@@ -81,6 +81,9 @@ class EtcdRegistry:
         self._watches: dict[Changes, asyncio.Task[None]] = {}
         self._closed = False
 
+    def __str__(self) -> str:
+        return f"etcd at {self._client.endpoints}"
+
     async def __aenter__(self) -> Self:
         """The registry; it connects with its first call."""
         return self

@@ -118,6 +118,27 @@ async def test_what_kratos_and_others_register_is_found(
         await client.put("agent", "service", "deregister", key)
 
 
+@pytest.mark.parametrize(
+    "instance",
+    [
+        ServiceInstance("x", "odd", "v=1", {f"k{number}": "é" * 300 for number in range(99)}),
+        ServiceInstance("x", "odd", "", {"": "a", "b c": "d\n"}, ("grpc://h:1", "grpc://h:2")),
+        ServiceInstance("a/b?c#d", "odd", "", None, ("grpc://0.0.0.0:1", "nonsense", "x:1")),
+        ServiceInstance("", "odd", "", {}, ("http://h:1", "grpc://[fd00::1]:2")),
+    ],
+    ids=["much metadata", "odd keys", "odd id and endpoints", "no id"],
+)
+async def test_what_consul_itself_would_refuse_or_lose_is_found(
+    consul: ConsulServer, instance: ServiceInstance
+) -> None:
+    """More than it takes, and what its form has no place for."""
+    async with ConsulRegistry(consul.address, checks=UNLOOKED) as registry:
+        await registry.register(instance)
+        assert await registry.get_service("odd") == [instance]
+        await registry.deregister(instance)
+        assert await registry.get_service("odd") == []
+
+
 async def test_two_services_with_one_id_do_not_replace_each_other(
     consul: ConsulServer, client: ConsulClient
 ) -> None:
