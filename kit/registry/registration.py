@@ -11,14 +11,25 @@ kratos each registration would replace the other.
 Source: go-kratos/kratos contrib/registry/consul/client.go, Register.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kit.consul import ConsulClient, ConsulDenied, ConsulError, ConsulRefused
+from kit.consul import (
+    ConsulClient,
+    ConsulDenied,
+    ConsulError,
+    ConsulRefused,
+    ConsulUnavailable,
+    Listing,
+)
 from kit.outage import OutagePart
 from kit.registry.catalog import Entry
 from kit.registry.upkeep import Upkeep
+
+_NO_CHECK = "does not have associated TTL"
+"""agent/agent.go, updateTTLCheck: how older agents say, with status 500, that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,8 @@ class Registration(Upkeep[Entry]):
         self._id = entry.id
         self.standing: Entry | None = None
         """What was last seen at the agent, under the id that it has there."""
+        self._sent: Entry | None = None
+        self._sending: asyncio.Task[Listing] | None = None  # awaited by withdraw
 
     async def withdraw(self) -> None:
         """Stop, and deregister unless somebody else registered under our id meanwhile.
@@ -82,8 +95,11 @@ class Registration(Upkeep[Entry]):
             ConsulError: no answer; the instance goes when its checks fail.
         """
         await self.stop(ConsulError(self._client.options.address, f"{self.name} was withdrawn"))
-        if self.standing is not None:
-            await take_back(self._client, self.standing)
+        if self._sending is not None:
+            # Cancelled half-way it might arrive after what takes it back.
+            await asyncio.gather(self._sending, return_exceptions=True)
+        if self._sent is not None:
+            await take_back(self._client, self._sent)
 
     async def uphold(self, value: Entry) -> float:
         """See :meth:`Upkeep.uphold`."""
@@ -126,7 +142,10 @@ class Registration(Upkeep[Entry]):
         body = {"ID": entry.id, **entry.fields, "Checks": self._check_definitions(entry)}
         # The checks of an earlier life may be others.
         query = {"replace-existing-checks": "true"}
-        await self._client.put("agent", "service", "register", body=body, query=query)
+        put = self._client.put("agent", "service", "register", body=body, query=query)
+        sending = self._sending = asyncio.create_task(put)
+        self._sent = entry
+        await asyncio.shield(sending)
 
     def _check_definitions(self, entry: Entry) -> list[dict[str, object]]:
         """Passing at first: the servers listen, and peers need not wait for Consul to look."""
@@ -156,7 +175,12 @@ class Registration(Upkeep[Entry]):
 
     async def _passed(self) -> bool:
         """Pass the check; false when there is none."""
-        listing = await self._client.put("agent", "check", "pass", self._check_id)
+        try:
+            listing = await self._client.put("agent", "check", "pass", self._check_id)
+        except ConsulUnavailable as error:
+            if _NO_CHECK in error.message:
+                return False
+            raise
         return not listing.missing
 
 

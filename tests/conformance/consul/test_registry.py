@@ -254,6 +254,33 @@ async def test_a_deregistered_service_is_registered_again(
         await heard(lines, "host-1 was deregistered; trying again", "restored after ")
 
 
+async def test_a_check_that_was_removed_is_there_again(
+    own_consul: ConsulServer, client: ConsulClient, lines: Lines
+) -> None:
+    """The service stands, but would be found for ever, whether it lives or not."""
+    async with quick(own_consul) as registry:
+        await registry.register(TRANS)
+        await client.put("agent", "check", "deregister", "service:host-1")
+        await eventually(
+            lambda: checks_of(client, "host-1"), lambda found: "service:host-1" in found
+        )
+        await heard(lines, "the check of host-1 was removed; trying again", "restored after ")
+
+
+async def test_a_registration_that_is_given_up_leaves_nothing(
+    consul: ConsulServer, client: ConsulClient
+) -> None:
+    """A program that is stopped while it registers: whatever reached the agent is taken back."""
+    for turns in range(0, 60, 3):
+        async with ConsulRegistry(consul.address, checks=UNLOOKED) as registry:
+            registering = asyncio.ensure_future(registry.register(TRANS))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            registering.cancel()
+            await asyncio.wait([registering])
+        assert await service(client) is None, turns
+
+
 async def test_a_service_that_somebody_replaced_is_put_back_and_not_taken_from_them(
     own_consul: ConsulServer, client: ConsulClient, lines: Lines
 ) -> None:
