@@ -3,7 +3,7 @@ SHELL := /bin/sh
 RUN := .venv/bin
 WORKERS ?= 2
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit conformance faults check format proto bench dist lock clean
+.PHONY: help build demo test unit conformance faults check format proto bench dist lock consul clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ dist: build ## wheel, sdist, and trans and coordinator as single files, in dist/
 lock: build ## resolves requirements.lock anew from pyproject.toml
 	@uv=$$(command -v uv || echo $(RUN)/uv); $$uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 \
 	  --all-extras --group dev pyproject.toml -o requirements.lock --no-header --no-annotate
+
+consul: ## builds a Consul agent for its tests, once, into ~/.cache/kit; needs go and some minutes
+	@command -v go > /dev/null || { echo "consul: no go here; put consul on PATH, or name it in CONSUL_BIN"; exit 2; }
+	@cd tools/consul && go build -ldflags '-s -w -checklinkname=0' -o "$$HOME/.cache/kit/consul" .
 
 clean: ## removes what build, test and demo made
 	@rm -rf .venv .venv-proto bin dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .import-lint.log *.egg-info

@@ -13,6 +13,7 @@ from kit.dtm.client import DtmClient, DtmUnavailable, Refused
 from kit.dtm.errors import DtmError, Failure
 from kit.dtm.wire import Status, TransType
 from kit.duration import format_duration, parse_duration
+from kit.registry.consul import ConsulRegistry
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import Target, parse_target
 
@@ -78,10 +79,10 @@ async def _transfer(given: argparse.Namespace) -> int:
     deadline = asyncio.get_running_loop().time() + given.timeout
     async with AsyncExitStack() as stack:
         target = parse_target(given.dtm)
-        registries: dict[tuple[str, ...], EtcdRegistry] = {}
+        registries: dict[tuple[str, ...], EtcdRegistry | ConsulRegistry] = {}
         for named in (target, parse_target(given.busi)):
             if named.service and named.registry and named.registry not in registries:
-                registry = EtcdRegistry(named.registry)
+                registry = _registry(named.registry)
                 registries[named.registry] = await stack.enter_async_context(registry)
         only = next(iter(registries.values())) if len(registries) == 1 else None
         client = DtmClient(
@@ -132,10 +133,10 @@ def _is_no(mode: TransType, message: str) -> bool:
 
 def _way_out(target: Target) -> str:
     if target.service:
-        return (
-            f"are etcd at {','.join(target.registry)} and {target.service} running? "
-            "-dtm localhost:36790 needs no etcd"
-        )
+        servers = ",".join(target.registry)
+        if not servers.startswith("consul://"):
+            servers = f"etcd at {servers}"
+        return f"are {servers} and {target.service} running? -dtm localhost:36790 needs neither"
     return "is the coordinator running?"
 
 
@@ -162,6 +163,12 @@ def _number(text: str) -> int:
     return value
 
 
+def _registry(servers: tuple[str, ...]) -> EtcdRegistry | ConsulRegistry:
+    if servers[0].startswith("consul://"):
+        return ConsulRegistry(",".join(servers))
+    return EtcdRegistry(servers)
+
+
 def _target(text: str) -> str:
     parse_target(text.rstrip("/"))
     return text.rstrip("/")
@@ -171,7 +178,7 @@ def _coordinator(text: str) -> str:
     target = parse_target(_target(text))
     if target.service and not target.registry:
         raise ValueError(
-            f"{text!r} does not say where etcd is; write discovery://localhost:2379/{target.service}"
+            f"{text!r} does not say where the registry is; write discovery://localhost:2379/{target.service}"
         )
     return target.text
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 
 from kit.compat import Compat
 from kit.config import Duration
+from kit.consul import ConsulOptions, ConsulTls
 from kit.etcd import EtcdOptions, EtcdTls
 from kit.log import Form, Level
 from kit.transport.host import ListenAddress
@@ -72,10 +73,45 @@ class Etcd(BaseModel):
         )
 
 
+class Consul(BaseModel):
+    """The agent at which the service is announced."""
+
+    address: str = "127.0.0.1:8500"
+    token: SecretStr = SecretStr("")
+    tls: Tls | None = None
+    datacenter: str = ""
+    namespace: str = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Consul":
+        options = self.options()
+        if options.tls:
+            options.tls.context()  # the files are there, and are what they should be
+        return self
+
+    def options(self) -> ConsulOptions:
+        """What the registry is made of; ``token`` and ``tls`` win over those of a URL."""
+        url = ConsulOptions.of(self.address)
+        return ConsulOptions(
+            url.address,
+            self.token.get_secret_value() or url.token,
+            ConsulTls(self.tls.ca, self.tls.cert, self.tls.key) if self.tls else url.tls,
+            self.datacenter or url.datacenter,
+            self.namespace or url.namespace,
+        )
+
+
 class Registry(BaseModel):
-    """Where to announce the service; nowhere without ``etcd``."""
+    """Where to announce the service; nowhere without ``etcd`` and ``consul``."""
 
     etcd: Etcd | None = None
+    consul: Consul | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Registry":
+        if self.etcd and self.consul:
+            raise ValueError("etcd and consul are both set; leave out one of them")
+        return self
 
 
 class Log(BaseModel):

@@ -5,16 +5,17 @@ from contextlib import AsyncExitStack
 
 from api.trans.v1.trans_pb2_grpc import add_TransServicer_to_server
 from apps.trans.biz import Accounts
-from apps.trans.config import Settings
+from apps.trans.config import Registry, Settings
 from apps.trans.coordinator import Coordinators
 from apps.trans.data import DatabaseLedger, open_database
 from apps.trans.service import TransService
 from kit import App, __version__, log, run_command
-from kit.app import Flags
+from kit.app import Flags, follow_level
 from kit.compat import use as use_compat
 from kit.config import Config, EnvSource, FileSource
 from kit.errors import ServiceUnavailable
 from kit.middleware.recovery import recovery
+from kit.registry.consul import ConsulRegistry
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import GrpcServer
 
@@ -42,6 +43,7 @@ async def _serve(conf: str) -> None:
     settings = config.scan(Settings)
     use_compat(settings.compat)
     log.configure(level=settings.log.level, form=settings.log.format)
+    follow_level(config)
     listener = settings.server.grpc
     server = GrpcServer(
         network=listener.network,
@@ -62,12 +64,11 @@ async def _serve(conf: str) -> None:
                 f"data.database: {source.driver} at {source.place}: {exc}; does it exist, is it "
                 "running, and do user and password fit?",
             ) from exc
-        registrar: EtcdRegistry | None = None
-        if settings.registry.etcd is None:
+        registrar = _registry(settings.registry)
+        if registrar is None:
             _log.info("[app] no registry.etcd configured; reachable by address only")
         else:
-            options = settings.registry.etcd.options()
-            registrar = await stack.enter_async_context(EtcdRegistry(options))
+            await stack.enter_async_context(registrar)
         coordinators = await stack.enter_async_context(Coordinators(registrar))
         service = TransService(Accounts(ledger), coordinators)
         add_TransServicer_to_server(service, server.services)
@@ -80,4 +81,11 @@ async def _serve(conf: str) -> None:
             registrar=registrar,
             stop_timeout=STOP_TIMEOUT_S,
         )
+        await stack.enter_async_context(config.watching())
         await app.run()
+
+
+def _registry(settings: Registry) -> EtcdRegistry | ConsulRegistry | None:
+    if settings.consul:
+        return ConsulRegistry(settings.consul.options())
+    return EtcdRegistry(settings.etcd.options()) if settings.etcd else None

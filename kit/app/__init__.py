@@ -15,6 +15,7 @@ from kit.app.command import Flags, run, run_command
 from kit.app.consumer import Consumer
 from kit.app.jobs import Job, Jobs, Leader, Run, Term, current_run
 from kit.app.lifecycle import SIGNALS, App, Hook, current_app
+from kit.app.loglevel import follow_level
 from kit.app.schedule import Cron, Every, Schedule
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Term",
     "current_app",
     "current_run",
+    "follow_level",
     "run",
     "run_command",
 ]

@@ -4,10 +4,16 @@
 ``/healthz``   200 while the process answers at all
 ``/readyz``    200 between announcement and stop while all checks pass, else 503 and why
 ``/metrics``   Prometheus' text, when there are metrics
+``/loglevel``  when asked for: GET shows the level, PUT changes it, ``{"level":"debug"}`` both ways
 =============  ==============================================================================
 
-There is nothing else: kratos' default mux shows profiling pages, this server has three routes. It
-speaks HTTP/1.1 for GET and HEAD, one request a connection.
+There is nothing else: kratos' default mux shows profiling pages, this server has these routes. It
+speaks HTTP/1.1, one request a connection.
+
+The level is changed from the machine itself only, also where the address is exposed, and only under
+a name of the machine: a page in a browser that had its own name resolve to 127.0.0.1 is refused.
+
+Source: the form of ``/loglevel`` is that of go.uber.org/zap, AtomicLevel.ServeHTTP.
 """
 
 import asyncio
@@ -16,16 +22,20 @@ import json
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 from kit import log
 from kit.app.lifecycle import App, current_app
+from kit.app.loglevel import change_level_by_json, level_as_json
 from kit.transport.host import ListenAddress, join_host_port
 
 _log = log.get_logger()
 
 MOST_CONNECTIONS = 64
 HEAD_BYTES = 8 << 10
+BODY_BYTES = 1 << 10
 TALK_S = 5.0
 """Seconds for a client to send its request, and again to take the answer."""
 FRESH_S = 1.0
@@ -37,8 +47,10 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _REASONS = {
     200: "OK",
     400: "Bad Request",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    413: "Content Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -64,6 +76,7 @@ class AdminServer:
         check_timeout: seconds for each.
         metrics: shown on ``/metrics``; without them that route does not exist.
         exposed: allow an address that other machines reach, as probes of a cluster need it.
+        log_level: serve ``/loglevel``, by which who is on this machine changes how much is logged.
 
     Raises:
         ValueError: ``address`` cannot be understood, or is not a loopback address and ``exposed``
@@ -81,6 +94,7 @@ class AdminServer:
         check_timeout: float = 2.0,
         metrics: Exposition | None = None,
         exposed: bool = False,
+        log_level: bool = False,
     ) -> None:
         self._address = ListenAddress.parse(
             f"127.0.0.1{address}" if address.startswith(":") else address
@@ -93,6 +107,7 @@ class AdminServer:
         self._checks = dict(checks or {})
         self._check_timeout = check_timeout
         self._metrics = metrics
+        self._log_level = log_level
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._app: App | None = None
@@ -172,7 +187,10 @@ class AdminServer:
         try:
             async with asyncio.timeout(TALK_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-            answer = await self._answer(head)
+                request = _Request.of(head, writer.get_extra_info("peername"))
+                if request is not None and 0 < request.length <= BODY_BYTES:
+                    request.body = await reader.readexactly(request.length)
+            answer = await self._answer(request)
             async with asyncio.timeout(TALK_S):
                 writer.write(answer)
                 await writer.drain()
@@ -183,28 +201,32 @@ class AdminServer:
         finally:
             writer.transport.abort()
 
-    async def _answer(self, head: bytes) -> bytes:
-        words = head.partition(b"\r\n")[0].split(b" ")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+    async def _answer(self, request: "_Request | None") -> bytes:
+        if request is None:
             return _reply(400, "bad request\n")
-        verb, path = words[0], words[1].partition(b"?")[0].decode("latin-1")
+        verb, path = request.verb, request.path
         if path not in self._routes():
             return _reply(404, "not found\n")
-        if verb not in {b"GET", b"HEAD"}:
+        if verb == "PUT" and path == "/loglevel":
+            return _set_level(request)
+        if verb not in {"GET", "HEAD"}:
             return _reply(405, "only GET and HEAD are served here\n")
         try:
             status, body, kind = await self._page(path)
         except Exception as error:  # noqa: BLE001  (one page's fault must not end the others)
             _log.error(f"[admin] {path} failed", exc_info=error)
             status, body, kind = 500, b"see the log\n", _TEXT
-        return _reply(status, body, kind, with_body=verb == b"GET")
+        return _reply(status, body, kind, with_body=verb == "GET")
 
     def _routes(self) -> tuple[str, ...]:
-        return ("/healthz", "/readyz", *(() if self._metrics is None else ("/metrics",)))
+        optional = {"/metrics": self._metrics is not None, "/loglevel": self._log_level}
+        return ("/healthz", "/readyz", *(path for path, served in optional.items() if served))
 
     async def _page(self, path: str) -> tuple[int, bytes, str]:
         if path == "/healthz":
             return 200, b"ok\n", _TEXT
+        if path == "/loglevel":
+            return 200, level_as_json() + b"\n", _JSON
         if path == "/metrics":
             assert self._metrics is not None, "else there is no such route"
             return 200, self._metrics.exposition(), _METRICS
@@ -242,13 +264,60 @@ class AdminServer:
         return ""
 
 
+@dataclass(slots=True)
+class _Request:
+    """What of a request is looked at."""
+
+    verb: str
+    path: str
+    host: str
+    length: int
+    peer: str
+    body: bytes = b""
+
+    @classmethod
+    def of(cls, head: bytes, peer: tuple[Any, ...]) -> "_Request | None":
+        """The request that ``head`` begins; ``None`` when it is none."""
+        first, *rest = head.decode("latin-1").split("\r\n")
+        words = first.split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return None
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, colon, value in (line.partition(":") for line in rest)
+            if colon
+        }
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or "transfer-encoding" in headers:
+            return None
+        path = words[1].partition("?")[0]
+        return cls(words[0], path, headers.get("host", ""), int(length), str(peer[0]))
+
+
+def _set_level(request: _Request) -> bytes:
+    try:
+        host = urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:
+        host = ""
+    if not (_is_loopback(request.peer) and _is_loopback(host)):
+        return _reply(403, "the level is changed from the machine itself, at 127.0.0.1\n")
+    if request.length > BODY_BYTES:
+        return _reply(413, f"more than {BODY_BYTES} bytes\n")
+    try:
+        change_level_by_json(request.body, "[admin] PUT /loglevel")
+    except ValueError as error:
+        return _reply(400, f"{error}\n")
+    return _reply(200, level_as_json() + b"\n", _JSON)
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _reply(status: int, body: bytes | str, kind: str = _TEXT, *, with_body: bool = True) -> bytes:

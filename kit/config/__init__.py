@@ -20,6 +20,8 @@ from kit.config.errors import ConfigError, Problem
 from kit.config.source import MAX_ITEM_BYTES, KeyValue, Source
 
 if TYPE_CHECKING:
+    from kit.config.consul import ConsulSource
+    from kit.config.dynaconf import DynaconfSource
     from kit.config.env import EnvSource
     from kit.config.etcd import EtcdSource
     from kit.config.file import FileSource
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "kit.config.loader",
+    "ConsulSource": "kit.config.consul",
     "Duration": "kit.config.types",
+    "DynaconfSource": "kit.config.dynaconf",
     "EnvSource": "kit.config.env",
     "EtcdSource": "kit.config.etcd",
     "FileSource": "kit.config.file",
@@ -48,7 +52,9 @@ __all__ = [
     "MAX_ITEM_BYTES",
     "Config",
     "ConfigError",
+    "ConsulSource",
     "Duration",
+    "DynaconfSource",
     "EnvSource",
     "EtcdSource",
     "FileSource",

@@ -14,9 +14,10 @@ from typing import Self
 from kit.config.errors import ConfigError
 from kit.config.source import MAX_ITEM_BYTES, KeyValue
 from kit.config.waiting import each
-from kit.etcd import EtcdClient, EtcdError, EtcdOptions, Outage, follow
+from kit.etcd import EtcdClient, EtcdError, EtcdOptions, follow
 from kit.etcd import KeyValue as Item
 from kit.log import get_logger
+from kit.outage import Outage
 
 _log = get_logger()
 

@@ -10,6 +10,7 @@ Source: go-kratos/kratos config/file/.
 """
 
 import asyncio
+import logging
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -29,6 +30,9 @@ _DEBOUNCE_MS, _STEP_MS = 50, 10
 _MAX_FILES = 1_000
 
 _log = get_logger()
+
+# It tells of every write in the folder at INFO, those to a database beside the file among them.
+logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 class FileSource:

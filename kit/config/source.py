@@ -24,12 +24,15 @@ class KeyValue:
             environment variable, see :mod:`kit.config.env`.
         origin: what errors call it, such as ``configs/config.yaml``, ``env TRANS_SERVER_GRPC_ADDR``
             or ``etcd /config/trans.yaml``; the line is added to it. Empty: ``key``.
+        lines: whether the lines of ``value`` mean something to who wrote it; ``False`` when a
+            program made it, and errors do not name them.
     """
 
     key: str
     value: bytes
     format: str = ""
     origin: str = ""
+    lines: bool = True
 
 
 class Source(Protocol):

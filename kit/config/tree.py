@@ -1,7 +1,7 @@
 """The merged configuration: values that know where they come from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -55,6 +55,15 @@ class Node:
         if isinstance(self.value, list):
             return [node.plain() for node in self.value]
         return self.value
+
+    def without_lines(self) -> "Node":
+        """A copy whose origins are labels alone."""
+        value = self.value
+        if isinstance(value, dict):
+            value = {key: node.without_lines() for key, node in value.items()}
+        elif isinstance(value, list):
+            value = [node.without_lines() for node in value]
+        return Node(value, replace(self.origin, line=0))
 
     def find(self, path: Sequence[str | int]) -> "Node | None":
         """The node at ``path``; numbers are places in lists."""

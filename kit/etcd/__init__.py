@@ -33,7 +33,6 @@ from kit.etcd.model import (
     value_is,
 )
 from kit.etcd.options import EtcdOptions, EtcdTls
-from kit.etcd.outage import Outage, OutagePart
 
 __all__ = [
     "Backoff",
@@ -51,8 +50,6 @@ __all__ = [
     "KeyValue",
     "Lease",
     "Listing",
-    "Outage",
-    "OutagePart",
     "TxnResult",
     "absent",
     "delete_step",

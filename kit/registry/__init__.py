@@ -2,8 +2,8 @@
 
 A :class:`Registrar` announces an instance, a :class:`Discovery` finds the instances of a name.
 Implementations stand beside this file: :mod:`kit.registry.memory` for one process,
-:mod:`kit.registry.etcd` for the field. Whatever implements these Protocols can be checked with
-``kit.testing.check_registry``.
+:mod:`kit.registry.etcd` and :mod:`kit.registry.consul` for the field. Whatever implements these
+Protocols can be checked with ``kit.testing.check_registry``.
 
 Source: go-kratos/kratos registry/registry.go.
 """

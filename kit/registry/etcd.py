@@ -23,11 +23,11 @@ from kit.etcd import (
     EtcdError,
     EtcdOptions,
     KeyValue,
-    Outage,
     delete_step,
     follow,
     value_is,
 )
+from kit.outage import Outage
 from kit.registry import RegistryUnavailable, ServiceInstance
 from kit.registry.announcement import Announcement
 from kit.registry.changes import Changes
@@ -80,6 +80,9 @@ class EtcdRegistry:
         self._announcements: dict[str, Announcement] = {}
         self._watches: dict[Changes, asyncio.Task[None]] = {}
         self._closed = False
+
+    def __str__(self) -> str:
+        return f"etcd at {self._client.endpoints}"
 
     async def __aenter__(self) -> Self:
         """The registry; it connects with its first call."""

@@ -1,6 +1,7 @@
 """A real etcd for tests and demonstrations, started and stopped at will."""
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -8,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,20 +44,33 @@ class EtcdServer:
 
     Attributes:
         endpoint: ``127.0.0.1:port`` for clients.
+        name: among the members of a cluster.
     """
 
     def __init__(
-        self, binary: str, folder: Path, port: int, tls: EtcdServerTls | None, election_ms: int
+        self,
+        binary: str,
+        folder: Path,
+        port: int,
+        tls: EtcdServerTls | None,
+        election_ms: int,
+        name: str = "kit",
     ) -> None:
+        self.name = name
         self._binary = binary
         self._folder = folder
         self._tls = tls
         self._election_ms = election_ms
         self._port = port or _free_port()
         self._peer_port, self._health_port = _free_port(), _free_port()
+        self._members = [self]
         self._user: tuple[str, str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = f"127.0.0.1:{self._port}"
+
+    def join(self, members: "Sequence[EtcdServer]") -> None:
+        """Be one of ``members`` from the first start on."""
+        self._members = list(members)
 
     @property
     def pid(self) -> int:
@@ -129,6 +143,14 @@ class EtcdServer:
         await self.ctl("auth", "enable")
         self._user = ("root", password)
 
+    async def leads(self) -> bool:
+        """Whether it is the leader; a member that does not run is not."""
+        if self._process is None:
+            return False
+        (member,) = json.loads(await self.ctl("endpoint", "status", "--write-out=json"))
+        status = member["Status"]
+        return bool(status["header"]["member_id"] == status.get("leader"))
+
     async def ctl(self, *args: str) -> str:
         """What ``etcdctl`` with ``args`` prints.
 
@@ -151,6 +173,11 @@ class EtcdServer:
         return done.stdout
 
     @property
+    def peer(self) -> str:
+        """Where the other members of a cluster reach it."""
+        return f"http://127.0.0.1:{self._peer_port}"
+
+    @property
     def _log_path(self) -> Path:
         return self._folder / "etcd.log"
 
@@ -159,16 +186,17 @@ class EtcdServer:
 
     def _command(self) -> list[str]:
         scheme = "https" if self._tls else "http"
-        client, peer = f"{scheme}://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
+        client, peer = f"{scheme}://{self.endpoint}", self.peer
+        cluster = ",".join(f"{member.name}={member.peer}" for member in self._members)
         command = [
             self._binary,
-            "--name=kit",
+            f"--name={self.name}",
             f"--data-dir={self._folder / 'data'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster=kit={peer}",
+            f"--initial-cluster={cluster}",
             f"--listen-metrics-urls=http://127.0.0.1:{self._health_port}",
             f"--heartbeat-interval={max(self._election_ms // 10, 1)}",
             f"--election-timeout={self._election_ms}",
@@ -227,6 +255,35 @@ async def etcd_server(
             yield server
         finally:
             server.kill()
+
+
+@asynccontextmanager
+async def etcd_cluster(
+    size: int = 3, *, election_ms: int = 1000
+) -> AsyncIterator[list[EtcdServer]]:
+    """Running members of one cluster in temporary folders, gone when the block is left.
+
+    Without the binary the test is skipped, or failed where ``REQUIRE_SERVERS=1`` is set.
+
+    Args:
+        size: how many; more than half of them have to live.
+        election_ms: as of :func:`etcd_server`; short ones make a busy machine elect all the time.
+    """
+    binary = find_etcd() or absent("etcd", INSTALL_HINT)
+    with tempfile.TemporaryDirectory(prefix="kit-etcd-", ignore_cleanup_errors=True) as folder:
+        members: list[EtcdServer] = []
+        for number in range(size):
+            own = Path(folder) / str(number)
+            own.mkdir()
+            members.append(EtcdServer(binary, own, 0, None, election_ms, name=f"kit{number}"))
+        for member in members:
+            member.join(members)
+        try:
+            await asyncio.gather(*(member.start() for member in members))
+            yield members
+        finally:
+            for member in members:
+                member.kill()
 
 
 def _spawn(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -15,10 +15,13 @@ import kit.log
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([DOCS / "kit.md", *(DOCS / "kit").glob("*.md")])
+LINKED = sorted([*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md")])
 BLOCK = re.compile(r"(?P<sketch><!-- sketch[^\n]*-->\n)?^```python\n(?P<code>.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]+)?\)")
-SKETCHED = {"config.md", "http.md", "middleware.md", "registry.md"}
+SKETCHED = {"http.md", "middleware.md"}
 """Pages whose blocks may all be sketches."""
+PROGRAMS = {"config.md", "registry.md"}
+"""Pages of whole programs: ``test_programs.py`` runs them in processes of their own."""
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def blocks(page: Path) -> list[CodeType]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in PROGRAMS], ids=lambda page: page.name
+)
 async def test_the_blocks_of_a_page_run(page: Path, alone: None) -> None:
     """As ``python -m asyncio`` would run them."""
     found = blocks(page)
@@ -54,7 +59,7 @@ async def test_the_blocks_of_a_page_run(page: Path, alone: None) -> None:
             await result
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(DOCS.parent)))
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"

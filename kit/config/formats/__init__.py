@@ -37,6 +37,8 @@ def parse(item: KeyValue) -> Node:
             f"the format {item.format!r} of {item.key} is not known; use yaml, json or toml", label
         )
     node = parser(text, label)
+    if not item.lines:
+        node = node.without_lines()
     if node.value is None:  # an empty file, or nothing but comments
         return Node({}, node.origin)
     if node.children is None:

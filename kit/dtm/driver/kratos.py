@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kit.dtm.driver import BranchUrl
 from kit.dtm.driver.direct import checked, parse_direct
 
-REGISTRY_SCHEMES = frozenset({"discovery", "etcd"})
+REGISTRY_SCHEMES = frozenset({"discovery", "etcd", "consul"})
 
 
 class KratosDriver:
@@ -41,11 +41,13 @@ class RegistryTarget:
         endpoints: ``host:port`` of the registry's servers.
         name: of the service.
         query: TLS options, ``tls=true&caPath=…``; empty when there are none.
+        scheme: ``consul``, or one of those that mean etcd.
     """
 
     endpoints: tuple[str, ...]
     name: str
     query: str = ""
+    scheme: str = "etcd"
 
 
 def parse_registry_target(target: str) -> RegistryTarget | None:
@@ -62,10 +64,10 @@ def parse_registry_target(target: str) -> RegistryTarget | None:
         return None
     scheme, _, rest = text.partition("://")
     if scheme not in REGISTRY_SCHEMES:
-        raise ValueError(f"unknown scheme: {scheme}; use etcd://host:port/name")
+        raise ValueError(f"unknown scheme: {scheme}; use etcd://host:port/name or consul://…")
     address, _, query = rest.partition("?")
     hosts, _, name = address.partition("/")
     endpoints = tuple(host for host in hosts.split(",") if host)
     if not endpoints or not name:
         raise ValueError(f"'{text}' lacks hosts or a name; write {scheme}://host:port/name")
-    return RegistryTarget(endpoints, name, query)
+    return RegistryTarget(endpoints, name, query, scheme)

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from kit import __version__, log
-from kit.app import App, Flags, run_command
+from kit.app import App, Flags, follow_level, run_command
 from kit.app.command import UsageError
 from kit.clock import SkippingClock
 from kit.config import Config, EnvSource, FileSource
@@ -31,6 +31,7 @@ from kit.dtm.server.targets import Targets
 from kit.dtm.store import Store
 from kit.dtm.wire import QUERY_BRANCH_ID, Result
 from kit.log.files import open_outputs
+from kit.registry.consul import ConsulRegistry
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import GrpcClient
 
@@ -79,7 +80,10 @@ async def _main(argv: list[str]) -> int:
     )
     if unused := without_effect(settings):
         logger.warning("configuration without effect here: %s", ", ".join(unused))
-    await serve(settings, reset=options.r, dev=options.dev)
+    if not options.d:
+        follow_level(config, "LogLevel")
+    async with config.watching():
+        await serve(settings, reset=options.r, dev=options.dev)
     return 0
 
 
@@ -108,10 +112,10 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
     async with AsyncExitStack() as stack:
         store: Store = await stack.enter_async_context(make_store(settings.store, clock))
         check_durability(store, require=settings.store.require_durable)
-        registry = None
+        registry: EtcdRegistry | ConsulRegistry | None = None
         target = parse_registry_target(service.target)
         if target is not None:
-            registry = await stack.enter_async_context(EtcdRegistry(service.target))
+            registry = await stack.enter_async_context(_registry(target.scheme, service.target))
         driver: Driver = DirectDriver() if service.driver == "default" else KratosDriver()
 
         def connect(address: str) -> GrpcClient:
@@ -169,6 +173,13 @@ async def serve(settings: Settings, *, reset: bool = False, dev: bool = False) -
         logger.info("starting dtm coordinator", version=__version__, host=socket.gethostname())
         _calm_garbage_collector()
         await app.run()
+
+
+def _registry(scheme: str, target: str) -> EtcdRegistry | ConsulRegistry:
+    try:
+        return ConsulRegistry(target) if scheme == "consul" else EtcdRegistry(target)
+    except ValueError as error:
+        raise UsageError(f"MicroService.Target: {error}") from None
 
 
 def _alert(sender: AlertSender | None, tx: Transaction, alert: Alert) -> None:

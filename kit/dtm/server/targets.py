@@ -32,7 +32,18 @@ Network: TypeAlias = IPv4Network | IPv6Network
 Lookup: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Takes a host name and a port, gives addresses as text; raises OSError when there are none."""
 
-DEFAULT_SCHEMES = ("grpc", "http", "https", "discovery", "etcd", "direct", "passthrough", "dns")
+DEFAULT_SCHEMES = (
+    "grpc",
+    "http",
+    "https",
+    "discovery",
+    "etcd",
+    "consul",
+    "direct",
+    "static",
+    "passthrough",
+    "dns",
+)
 """``grpc`` stands for ``host:port`` without a scheme."""
 
 DENIED_NETWORKS = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32")
@@ -41,7 +52,7 @@ DENIED_NETWORKS = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.
 METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog"})
 _METADATA_ADDRESS = "169.254.169.254"
 
-_REGISTRY_SCHEMES = frozenset({"discovery", "etcd"})
+_REGISTRY_SCHEMES = frozenset({"discovery", "etcd", "consul"})
 _ENGINE_SCHEMES = ("dns", "unix", "unix-abstract", "ipv4", "ipv6", "vsock")
 _HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:.]+(%[a-z0-9_.\-]+)?\]")
 _NAT64 = ip_network("64:ff9b::/96")

@@ -13,6 +13,7 @@ from kit.registry import Discovery
 from kit.selector import Balancer, NodeFilter, Selector
 from kit.selector.wrr import WeightedRoundRobin
 from kit.transport import Middleware, call_info, chain
+from kit.transport.dns import DnsDiscovery
 from kit.transport.grpc.callinfo import ClientCallInfo, new_call, received
 from kit.transport.grpc.engine import (
     ClientEngine,
@@ -32,7 +33,8 @@ from kit.transport.operations import TimeLimits
 from kit.transport.tls import ClientTls
 
 DiscoveryFactory: TypeAlias = Callable[[list[str]], Discovery]
-"""Takes ``host:port`` of a registry's servers; who supplies it closes what it made."""
+"""Takes ``host:port`` of a registry's servers, or ``consul://host:port``; who supplies it closes
+what it made."""
 
 Encode: TypeAlias = Callable[[Any], bytes]
 Decode: TypeAlias = Callable[[bytes], Any]
@@ -53,7 +55,7 @@ class GrpcClient:
 
     Args:
         target: what to call, see :mod:`kit.transport.grpc.target`.
-        discovery: the registry of ``discovery:`` and ``etcd:`` targets.
+        discovery: the registry of ``discovery:``, ``etcd:`` and ``consul:`` targets.
         discovery_factory: makes the registry that a target names when ``discovery`` is not given.
         timeout: seconds for a unary call, over the whole chain; 0 or less for no limit. A call made
             while a server's method runs is bound by that call's deadline as well.
@@ -108,7 +110,7 @@ class GrpcClient:
         def connect(address: str, asked: Keepalive = keepalive) -> Connection:
             return make(
                 address,
-                authority=self._target.service or None,
+                authority=self._target.service or self._target.name or None,
                 tls=tls,
                 limits=limits,
                 keepalive=asked,
@@ -125,13 +127,17 @@ class GrpcClient:
             selector=Selector(balancer or WeightedRoundRobin(), filters),
             first_answer=self.time_limits.default or FIRST_ANSWER_S,
         )
-        if self._target.service:
-            registry = discovery or self._made_by(discovery_factory)
+        scheme = "grpc" if tls is None else "grpcs"
+        if self._target.name:
+            discovery = DnsDiscovery(scheme)
+        elif self._target.service:
+            discovery = discovery or self._made_by(discovery_factory)
+        if discovery is not None and not self._target.addresses:
             self.pool.resolve_with(
                 Resolver(
-                    self._target.service,
-                    registry,
-                    scheme="grpc" if tls is None else "grpcs",
+                    self._target.service or self._target.name,
+                    discovery,
+                    scheme=scheme,
                     size=subset,
                     push=self.pool.push,
                 )

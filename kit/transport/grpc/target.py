@@ -4,9 +4,11 @@
 ``discovery:///name``               the instances of ``name`` in the client's registry
 ``discovery://host:port/name``      the same; without a registry at hand, the one at ``host:port``
 ``etcd://h1:p1,h2:p2/name``         another spelling of it
-``direct:///h1:p1,h2:p2``           a fixed list
+``consul://host:port/name``         the same in Consul
+``direct:///h1:p1,h2:p2``           a fixed list; ``static:///`` is another spelling
+``dns:///host:port``                every address of a name, looked up again and again
 ``host:port``                       one address
-``dns:///host:port``, ``unix:…``    as the engine understands them
+``unix:…``, ``ipv4:…`` and more     as the gRPC engine understands them
 ==================================  ==============================================================
 
 Source: go-kratos/kratos transport/grpc/resolver/discovery/builder.go, direct/builder.go.
@@ -14,9 +16,10 @@ Source: go-kratos/kratos transport/grpc/resolver/discovery/builder.go, direct/bu
 
 from dataclasses import dataclass
 
-_REGISTRY_SCHEMES = frozenset({"discovery", "etcd"})
-_ENGINE_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:")
-_FORMS = "discovery:///name, direct:///host:port,host:port or host:port"
+_REGISTRY_SCHEMES = frozenset({"discovery", "etcd", "consul"})
+_LIST_SCHEMES = frozenset({"direct", "static", "passthrough"})
+_ENGINE_SCHEMES = ("unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:")
+_FORMS = "discovery:///name, direct:///host:port,host:port, dns:///host:port or host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,19 @@ class Target:
     Attributes:
         text: as it was written, for messages.
         service: the name to look up; empty for a fixed list.
-        registry: ``host:port`` of the registry's servers, when the target names them.
+        registry: ``host:port`` of the registry's servers, when the target names them; that of a
+            Consul begins with ``consul://``.
         addresses: the fixed list.
+        name: ``host:port`` whose host is looked up in DNS.
+        by_engine: ``addresses`` is one that only a gRPC engine understands.
     """
 
     text: str
     service: str = ""
     registry: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    name: str = ""
+    by_engine: bool = False
 
 
 def parse_target(text: str) -> Target:
@@ -46,7 +54,9 @@ def parse_target(text: str) -> Target:
     ('10.0.0.1:2379', '10.0.0.2:2379')
     """
     if text.startswith(_ENGINE_SCHEMES):
-        return Target(text, addresses=(text,))
+        return Target(text, addresses=(text,), by_engine=True)
+    if text.startswith("dns:"):
+        return Target(text, name=_looked_up(text))
     scheme, separator, rest = text.partition("://")
     if not separator:
         return Target(text, addresses=(_address(text, text),))
@@ -61,10 +71,30 @@ def parse_target(text: str) -> Target:
                 f"target {text!r} names no service; write for example {scheme}://{authority}/trans"
             )
         registry = tuple(_address(part, text) for part in authority.split(",")) if authority else ()
+        if scheme == "consul":
+            registry = tuple(f"consul://{address}" for address in registry)
         return Target(text, service=path, registry=registry)
-    if scheme in {"direct", "passthrough"}:
-        return Target(text, addresses=tuple(_address(part, text) for part in path.split(",")))
+    if scheme in _LIST_SCHEMES:
+        if authority and not path:
+            raise ValueError(
+                f"target {text!r} has no list after a third slash; write {scheme}:///{authority}"
+            )
+        addresses = dict.fromkeys(_address(part, text) for part in path.split(","))
+        return Target(text, addresses=tuple(addresses))
     raise ValueError(f"target {text!r}: scheme {scheme!r} is not known; write {_FORMS}")
+
+
+def _looked_up(text: str) -> str:
+    """``host:port`` of a ``dns:`` target."""
+    rest = text.removeprefix("dns:")
+    if rest.startswith("//"):
+        server, slash, rest = rest.removeprefix("//").partition("/")
+        if server or not slash:
+            raise ValueError(
+                f"target {text!r}: which server is asked for names is a setting of the machine; "
+                f"write dns:///{rest or server}"
+            )
+    return _address(rest, text)
 
 
 def _address(part: str, target: str) -> str:

@@ -32,6 +32,7 @@ from kit.registry import Discovery, RegistryUnavailable
 from kit.selector import Balancer, NoAvailableNode, Node, NodeFilter, Selector
 from kit.selector.wrr import WeightedRoundRobin
 from kit.transport import CallInfo, Kind, Middleware, call_info, chain
+from kit.transport.dns import DnsDiscovery
 from kit.transport.grpc.resolver import SUBSET, Resolver
 from kit.transport.grpc.target import Target, parse_target
 from kit.transport.http.asgi import PROTOCOLS
@@ -42,7 +43,8 @@ from kit.transport.operations import TimeLimits
 from kit.transport.tls import ClientTls, client_context
 
 DiscoveryFactory: TypeAlias = Callable[[list[str]], Discovery]
-"""Takes ``host:port`` of a registry's servers; who supplies it closes what it made."""
+"""Takes ``host:port`` of a registry's servers, or ``consul://host:port``; who supplies it closes
+what it made."""
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 
@@ -237,10 +239,10 @@ class HttpClient:
             endpoint = rest.rstrip("/")
         self._target: Target = parse_target(endpoint)
         self._scheme = "https" if secure else "http"
-        self._server_name: str | None = None
+        self._certified: str | None = None
         self._tls: ssl.SSLContext | bool = True
         if isinstance(tls, ClientTls):
-            self._server_name = tls.server_name
+            self._certified = tls.server_name
             self._tls = client_context(tls, PROTOCOLS)
         elif tls is not None:
             self._tls = tls
@@ -259,15 +261,29 @@ class HttpClient:
         self._resolver: Resolver | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
-        if self._target.service:
+        if self._target.by_engine:
+            raise ValueError(
+                f"endpoint {endpoint!r}: only gRPC clients understand it; write host:port, "
+                "dns:///host:port, direct:///host:port,host:port or discovery:///name"
+            )
+        self._host = ""
+        if self._target.name:
+            self._host = self._target.name
+            discovery = DnsDiscovery(self._scheme)
+        elif self._target.service:
             if discovery is None and discovery_factory is not None and self._target.registry:
                 discovery = discovery_factory(list(self._target.registry))
             if discovery is None:
                 raise ValueError(
                     f"endpoint {endpoint!r} needs a registry; give discovery=, or call host:port"
                 )
+        if discovery is not None and not self._target.addresses:
             self._resolver = Resolver(
-                self._target.service, discovery, scheme=self._scheme, size=subset, push=self._push
+                self._target.service or self._target.name,
+                discovery,
+                scheme=self._scheme,
+                size=subset,
+                push=self._push,
             )
 
     async def __aenter__(self) -> "HttpClient":
@@ -399,7 +415,7 @@ class HttpClient:
             async with asyncio.timeout(self._limits.default):
                 connected = await self._http().ws_connect(
                     self._url(node, path),
-                    headers=_canonical(info),
+                    headers=self._headers(info),
                     ssl=self._tls,
                     server_hostname=self._server_name,
                 )
@@ -480,7 +496,7 @@ class HttpClient:
         return error_of(await self._read(reply), codec, reply.status)
 
     def _open(self, outgoing: Outgoing, info: CallInfo, node: Node) -> Any:
-        headers = _canonical(info)
+        headers = self._headers(info)
         if outgoing.content_type:
             headers.append(("Content-Type", outgoing.content_type))
         if outgoing.accept:
@@ -495,6 +511,20 @@ class HttpClient:
             allow_redirects=False,
             skip_auto_headers=("Accept", "Content-Type"),
         )
+
+    def _headers(self, info: CallInfo) -> list[tuple[str, str]]:
+        """Headers as Go writes their names, and that of a name which was looked up here."""
+        headers = [(name.title(), value) for name, value in info.request_headers.items()]
+        if self._host and "host" not in info.request_headers:
+            headers.append(("Host", self._host))
+        return headers
+
+    @property
+    def _server_name(self) -> str | None:
+        """What a certificate has to be for, when that is not what is connected to."""
+        if self._certified is not None:
+            return self._certified
+        return self._host.rpartition(":")[0].strip("[]") if self._host else None
 
     def _url(self, node: Node, path: str) -> URL:
         return URL(f"{self._scheme}://{node.address}{path}", encoded=True)
@@ -549,11 +579,6 @@ def _current() -> CallInfo:
     info = call_info.get()
     assert info is not None, "middleware replaced the call info"
     return info
-
-
-def _canonical(info: CallInfo) -> list[tuple[str, str]]:
-    """Headers as Go writes their names."""
-    return [(name.title(), value) for name, value in info.request_headers.items()]
 
 
 def _take_headers(reply: aiohttp.ClientResponse, info: CallInfo) -> None:

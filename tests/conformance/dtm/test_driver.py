@@ -7,11 +7,14 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from kit.consul import ConsulClient
 from kit.etcd import EtcdClient
+from kit.testing.consul import ConsulServer, consul_server
 from kit.testing.etcd import EtcdServer, etcd_server
 from tests.conformance.dtm.business import Business, grpc_branches
 from tests.conformance.dtm.clients import Tx, unique
@@ -169,20 +172,84 @@ async def test_row_64_instance_that_left_is_called_no_more(
                 await asyncio.sleep(0.05)
 
 
-async def test_row_65_consul_is_refused_at_the_start(deployed: Coordinators) -> None:
-    """The kit speaks to etcd only; the message names what it knows."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def consul() -> AsyncIterator[ConsulServer]:
+    ours()
+    async with consul_server() as server:
+        yield server
+
+
+async def test_row_65_coordinator_stands_in_consul_and_finds_branches_there(
+    deployed: Coordinators, consul: ConsulServer
+) -> None:
+    """With the catalog's form of kratos, an id of its own, and gone when it stops."""
+    grpc_port, http_port = free_port(), free_port()
+    coordinator = await deployed.start(
+        GrpcPort=grpc_port,
+        HttpPort=http_port,
+        MicroService={
+            "Driver": "dtm-driver-kratos",
+            "Target": f"consul://{consul.address}/dtmservice",
+            "EndPoint": f"grpc://127.0.0.1:{grpc_port}",
+        },
+    )
+
+    async with ConsulClient(consul.address) as catalog:
+
+        async def listed(number: int) -> list[dict[str, Any]]:
+            async with asyncio.timeout(20):
+                while True:
+                    found = await catalog.get("health", "service", "dtmservice")
+                    if len(found.value) == number:
+                        return [entry["Service"] for entry in found.value]
+                    await asyncio.sleep(0.02)
+
+        (service,) = await listed(1)
+        assert str(uuid.UUID(service["ID"])) == service["ID"]
+        assert service["Tags"][0] == "version="
+        assert service["TaggedAddresses"]["grpc"] == {
+            "Address": f"grpc://127.0.0.1:{grpc_port}",
+            "Port": grpc_port,
+        }
+
+        name = unique("busi")
+        business = Business()
+        async with grpc_branches(business) as address:
+            port = int(address.rpartition(":")[2])
+            as_kratos = {
+                "ID": name,
+                "Name": name,
+                "Address": "127.0.0.1",
+                "Port": port,
+                "TaggedAddresses": {"grpc": {"Address": f"grpc://{address}", "Port": port}},
+            }
+            await catalog.put("agent", "service", "register", body=as_kratos)
+            gid = unique("named")
+            steps = [
+                {"action": f"{scheme}/{name}/api.trans.v1.Trans/TransIn"}
+                for scheme in ("discovery://", f"consul://{consul.address}")
+            ]
+            tx = Tx(gid, "msg", steps, options={"wait_result": True})
+            accepted(await coordinator.grpc.submit(tx))
+            assert len(business.calls(gid)) == 2
+        assert coordinator.process is not None
+        await coordinator.process.stop()
+        assert await listed(0) == []
+
+
+async def test_row_65_two_agents_are_refused_at_the_start(deployed: Coordinators) -> None:
+    """An agent is local; the message says so."""
     ours()
     settings = {
         "MicroService": {
             "Driver": "dtm-driver-kratos",
-            "Target": "consul://127.0.0.1:8500/dtmservice",
+            "Target": "consul://h1:8500,h2:8500/dtmservice",
             "EndPoint": "grpc://127.0.0.1:36790",
         }
     }
     process = await deployed.launch(settings, deployed.folder())
     assert await process.ended() == 2
-    assert "unknown scheme: consul" in process.output
-    assert "etcd://" in process.output
+    assert "MicroService.Target: consul address 'h1:8500,h2:8500': name one" in process.output
 
 
 @pytest.mark.parametrize("form", ["{address}/busi.Busi/out", "direct:///{address}/busi.Busi/out"])

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
+import kit.log
 from api.trans.v1 import trans_pb2, trans_pb2_grpc
 from kit.app import AdminServer, App
 from kit.middleware.metrics import Metrics
@@ -46,6 +47,7 @@ SCANNED = (
     "/console",
     "/healthz/",
     "/metrics/",
+    "/loglevel",
     "//healthz",
     "/healthz/../metrics",
     "/%2e%2e/etc/passwd",
@@ -296,3 +298,80 @@ class TestInAnApp:
             "grpc.reflection.v1alpha.ServerReflection",
             "kratos.api.Metadata",
         ]
+
+
+async def put(url: str, body: bytes, host: str | None = None, verb: str = "PUT") -> tuple[int, str]:
+    headers = {"Host": host} if host else None
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(verb, f"{url}/loglevel", data=body, headers=headers) as reply,
+    ):
+        return reply.status, await reply.text()
+
+
+@pytest.fixture
+def level() -> Iterator[Callable[[], str]]:
+    """The level of the log as it is; put back at the end."""
+    before = kit.log.get_level()
+    yield lambda: kit.log.get_level().name
+    kit.log.set_level(before)
+
+
+class TestLogLevel:
+    async def test_it_is_shown_and_changed_in_zaps_form(
+        self, level: Callable[[], str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """And the log says who did it."""
+        async with running(AdminServer(":0", log_level=True)) as url:
+            assert await get(f"{url}/loglevel") == (200, '{"level":"info"}\n')
+            assert await put(url, b'{"level":"debug"}') == (200, '{"level":"debug"}\n')
+            assert level() == "DEBUG"
+            assert await put(url, b'{"level":"ERROR"}') == (200, '{"level":"error"}\n')
+            assert level() == "ERROR"
+        lines = capsys.readouterr().err.splitlines()
+        assert "WARN msg=log level debug, was info: [admin] PUT /loglevel" in lines
+        assert "WARN msg=log level error, was debug: [admin] PUT /loglevel" in lines
+
+    async def test_it_is_not_there_unless_asked_for(self, level: Callable[[], str]) -> None:
+        async with running(AdminServer(":0")) as url:
+            assert (await get(f"{url}/loglevel"))[0] == 404
+            assert (await put(url, b'{"level":"debug"}'))[0] == 404
+            assert level() == "INFO"
+
+    @pytest.mark.parametrize(
+        ("body", "status", "text"),
+        [
+            (b"", 400, 'send {"level":"debug"}'),
+            (b"debug", 400, 'send {"level":"debug"}'),
+            (b'{"level":1}', 400, 'send {"level":"debug"}'),
+            (b"[" * 1000, 400, 'send {"level":"debug"}'),
+            (b'{"level":"loud"}', 400, "log level 'loud' is unknown; use debug, info, warn"),
+            (b" " * 2000, 413, "more than 1024 bytes"),
+        ],
+    )
+    async def test_what_cannot_be_understood_changes_nothing(
+        self, level: Callable[[], str], body: bytes, status: int, text: str
+    ) -> None:
+        async with running(AdminServer(":0", log_level=True)) as url:
+            answer = await put(url, body)
+        assert answer[0] == status
+        assert text in answer[1]
+        assert level() == "INFO"
+
+    async def test_a_page_that_has_its_name_resolve_to_loopback_is_refused(
+        self, level: Callable[[], str]
+    ) -> None:
+        """The browser sends the page's name as Host; the names of the machine are let in."""
+        async with running(AdminServer(":0", log_level=True)) as url:
+            for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[", ""):
+                status, _ = await put(url, b'{"level":"debug"}', host or "x")
+                assert (status, level()) == (403, "INFO"), host
+            for host in ("localhost", "127.0.0.1:9", "[::1]:9"):
+                assert (await put(url, b'{"level":"debug"}', host))[0] == 200
+
+    async def test_other_verbs_change_nothing(self, level: Callable[[], str]) -> None:
+        """A form of a page can POST without asking; OPTIONS, by which it would ask, is refused."""
+        async with running(AdminServer(":0", log_level=True)) as url:
+            for verb in ("POST", "OPTIONS", "DELETE"):
+                assert (await put(url, b'{"level":"debug"}', verb=verb))[0] == 405
+            assert level() == "INFO"

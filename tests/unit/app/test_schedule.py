@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.app import Cron, Every
@@ -76,6 +76,7 @@ def test_in_the_hour_that_comes_twice_fixed_hours_are_due_once_and_all_hours_twi
 
 
 @pytest.mark.parametrize("zone", ["Europe/Vienna", "Australia/Lord_Howe", "America/Sao_Paulo"])
+@settings(deadline=None)
 @given(start=st.integers(1_200_000_000, 1_900_000_000), minute=st.integers(0, 59))
 def test_every_day_has_its_run_whatever_clocks_do(zone: str, start: int, minute: int) -> None:
     """Between two runs of a daily line lie 22.5 to 25.5 hours, in every zone."""

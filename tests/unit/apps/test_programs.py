@@ -258,7 +258,7 @@ async def test_client_says_that_no_coordinator_is_there() -> None:
         (("-mode", "floppy"), "'floppy'"),
         (("-timeout", "5"), "'5'"),
         (("-busi", "http://h:1/x"), "'http'"),
-        (("-dtm", "discovery:///dtmservice"), "does not say where etcd is"),
+        (("-dtm", "discovery:///dtmservice"), "does not say where the registry is"),
         (("-nope",), "-nope"),
     ],
 )

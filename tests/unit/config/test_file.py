@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
+import kit.log
 from kit.config import MAX_ITEM_BYTES, Config, ConfigError, FileSource, KeyValue
 from kit.config import file as file_module
 
@@ -235,6 +237,24 @@ async def test_what_is_no_change_of_the_file_is_not_reported(tmp_path: Path) -> 
         async with asyncio.timeout(5):
             await done.wait()
     assert seen == [22]
+
+
+async def test_writes_beside_the_file_are_not_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A database may lie there; watchfiles would tell of each of its writes."""
+    kit.log.configure()
+    path = tmp_path / "c.yaml"
+    path.write_text("a: 1")
+    async with watching(path) as change:
+        (tmp_path / "c.db").write_text("x")
+        path.write_text("a: 22")
+        await change()
+        path.write_text("a: 333")
+        await change()
+    kit.log.configure(records=False)
+    structlog.reset_defaults()
+    assert "detected" not in capsys.readouterr().err
 
 
 async def test_a_watch_ends_with_its_block(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from kit.transport.grpc import Target, parse_target
         ("passthrough:///h1:1", "", (), ("h1:1",)),
         ("localhost:36790", "", (), ("localhost:36790",)),
         ("[::1]:36790", "", (), ("[::1]:36790",)),
-        ("dns:///trans.example:9000", "", (), ("dns:///trans.example:9000",)),
-        ("unix:/run/trans.sock", "", (), ("unix:/run/trans.sock",)),
+        ("static:///h1:1,h2:2,h1:1", "", (), ("h1:1", "h2:2")),
+        ("consul://h:8500/trans", "trans", ("consul://h:8500",), ()),
     ],
 )
 def test_every_form_is_understood(
@@ -45,7 +45,11 @@ def test_every_form_is_understood(
         ("discovery:///trans?tls=true", "'?' and '#' have no meaning here"),
         ("direct:///", "'' is not host:port"),
         ("direct:///h:1/pkg.S/M", "'h:1/pkg.S/M' is not host:port"),
-        ("consul://h:8500/trans", "scheme 'consul' is not known; write discovery:///name"),
+        ("nacos://h:8848/trans", "scheme 'nacos' is not known; write discovery:///name"),
+        ("static://h1:1,h2:2", "no list after a third slash; write static:///h1:1,h2:2"),
+        ("dns:///trans.example", "'trans.example' is not host:port"),
+        ("dns://trans.example:9000", "write dns:///trans.example:9000"),
+        ("dns://8.8.8.8/trans.example:9000", "write dns:///trans.example:9000"),
         ("http://h:1/x", "scheme 'http' is not known"),
     ],
 )
@@ -56,3 +60,15 @@ def test_everything_else_is_refused_with_the_target_and_what_is_wrong(
         parse_target(text)
     assert complaint in str(caught.value)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["dns:///trans.example:9000", "dns:trans.example:9000"])
+def test_a_name_is_looked_up_by_the_kit(text: str) -> None:
+    """In both spellings of gRPC."""
+    assert parse_target(text) == Target(text, name="trans.example:9000")
+
+
+def test_what_only_an_engine_understands_is_left_to_it() -> None:
+    """A path of a socket, for one."""
+    text = "unix:/run/trans.sock"
+    assert parse_target(text) == Target(text, addresses=(text,), by_engine=True)

@@ -33,6 +33,7 @@ FORBIDDEN = [
         "https://u:p@{}:8443/",
         "{}:80/a.B/C",
         "direct:///10.0.0.1:80,{}:80/a.B/C",
+        "static:///10.0.0.1:80,{}:80/a.B/C",
         "dns:///{}:80/a.B/C",
     ],
 )
@@ -52,6 +53,8 @@ def test_a_forbidden_address_is_refused_however_it_is_spelt(host: str, form: str
         "[::1]:9000/a.B/C",
         "discovery:///trans/a.B/C",
         "direct:///127.0.0.1:9000/a.B/C",
+        "static:///127.0.0.1:9000/a.B/C",
+        "consul://127.0.0.1:8500/trans/a.B/C",
         "topic://orders",
         "",
     ],

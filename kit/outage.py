@@ -7,8 +7,8 @@ from kit.log import Logger
 class Outage:
     """Whether any part of something is interrupted, told to the log when that changes.
 
-    The parts share it: when etcd goes away, a process with a registration and ten watches says so
-    once, and once more when the last of them is restored.
+    The parts share it: when a registry goes away, a process with a registration and ten watches
+    says so once, and once more when the last of them is restored.
 
     Args:
         owner: what the lines begin with, such as ``registry``.
