@@ -105,7 +105,7 @@ def arguments(seconds: float, full: bool) -> dict[str, list[str]]:
         "store": ["store", shorter],
         "modes": ["modes", "--seconds", shorter],
         "growth": ["growth", "--seconds", shorter, "--sizes", sizes],
-        "hanging": ["hanging", "--seconds", f"{seconds:g}"],
+        "hanging": ["hanging", "--seconds", f"{seconds * 3:g}"],
     }
 
 

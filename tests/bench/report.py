@@ -243,7 +243,17 @@ coordinator had in either run.
 
 Two coordinators take turns; one has five transactions for each of 20 targets in hand besides, new
 ones every turn, which ask to be tried again after a second. Ten targets take a call and never
-answer, ten accept the connection and say nothing. Who is not measured is stopped meanwhile.
+answer, ten accept the connection and say nothing. A turn is long enough for their calls to end
+after 3 seconds and for the first retries. Who is not measured is stopped meanwhile, and has a
+second to catch up before its turn. The figure is the median of the turns' ratios, with the least
+and the greatest; the CPU time is all of the coordinator's, divided by the healthy transactions.
+
+What clients could feel was the lock-step: what became due at once was claimed in hundreds and
+brought forward without a pause, and every request behind it waited for the lot. While clients ask,
+claims now take 10 transactions and each is followed by 2 ms for others. With 400 retries due in
+every second and a half, 8 clients, and CPU time of the coordinator as the clock because the machine
+was busy, that took their p99 from 1.9 of the quiet one's to 1.4; the rest is the work itself, about
+0.7 ms of CPU a retry.
 
 ## A unary call through the kit
 
