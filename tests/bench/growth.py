@@ -1,7 +1,8 @@
 """Speed and memory beside a growing number of unfinished transactions.
 
 Stores hold that many transactions that are due in an hour. A coordinator on such a store and one on
-an empty store take turns at the same msg transactions; then claims are timed on the store itself;
+an empty store take turns at the same msg transactions, whose gids are such as NewGid gives or
+random; then claims are timed on the store itself;
 then up to 100,000 of the stored ones are due at once and the coordinator is started anew, as after
 a long outage: the time from its start to the first branch call counts, imports included.
 
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 BACKLOG = 100_000
 CLAIMS = 30
 BATCH = 100
+KINDS = ("msg", "random")
 DRAINED_S = 3.0
 FIRST_WITHIN_S = 30.0
 APART = {"sqlite": "Path", "postgres": "Schema", "mysql": "Db", "redis": "RedisPrefix"}
@@ -43,6 +45,7 @@ class Figures:
 
     rate_per_s: float
     ratio: float
+    random_ratio: float
     claim_ms: float
     worst_claim_ms: float
     first_retry_s: float
@@ -87,8 +90,8 @@ async def rates(
     clients: int,
     seconds: float,
     rounds: int,
-) -> tuple[list[tuple[float, float]], float]:
-    """Transactions a second, empty and filled in turns; and the MiB of the filled one."""
+) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """Transactions a second of each kind, empty and filled in turns; and the filled one's MiB."""
     async with AsyncExitStack() as stack:
         empty, filled = [
             await stack.enter_async_context(
@@ -96,11 +99,12 @@ async def rates(
             )
             for name in ("empty", "filled")
         ]
-        turns = []
+        turns: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
         for number in range(rounds + 1):
-            pair = [await each.measure("msg", clients, seconds) for each in (empty, filled)]
-            if number > 0:  # the first is for warming up
-                turns.append((pair[0].rate, pair[1].rate))
+            for kind in KINDS:
+                pair = [await each.measure(kind, clients, seconds) for each in (empty, filled)]
+                if number > 0:  # the first is for warming up
+                    turns[kind].append((pair[0].rate, pair[1].rate))
         return turns, filled.peak_mib()
 
 
@@ -144,8 +148,9 @@ async def grown(
         took = await claims(stores["filled"], min(size, BACKLOG))
         first, drained, again = await cold_start(folders["filled"], stores["filled"], servers)
     return Figures(
-        rate_per_s=median(filled for _, filled in turns),
-        ratio=median(filled / empty for empty, filled in turns),
+        rate_per_s=median(filled for _, filled in turns["msg"]),
+        ratio=median(filled / empty for empty, filled in turns["msg"]),
+        random_ratio=median(filled / empty for empty, filled in turns["random"]),
         claim_ms=median(took),
         worst_claim_ms=max(took),
         first_retry_s=first,
@@ -185,15 +190,16 @@ async def main() -> None:
         f"{REACH['memory']:g} MiB"
     )
     print(
-        f"{'store':10}{'unfinished':>11}{'tx/s':>7}{'of empty':>10}{'claim ms':>10}{'worst':>8}"
-        f"{'1st retry s':>13}{'retries/s':>11}{'peak MiB':>10}"
+        f"{'store':10}{'unfinished':>11}{'tx/s':>7}{'of empty':>10}{'random':>8}{'claim ms':>10}"
+        f"{'worst':>8}{'1st retry s':>13}{'retries/s':>11}{'peak MiB':>10}"
     )
     for store in options.stores.split(","):
         for size in map(int, options.sizes.split(",")):
             got = await measured(store, size, options.clients, options.seconds, options.rounds)
             verdict = f"missed: {', '.join(got.missed)}" if got.missed else "reached"
             print(
-                f"{store:10}{size:11,}{got.rate_per_s:7,.0f}{got.ratio:10.2f}{got.claim_ms:10.1f}"
+                f"{store:10}{size:11,}{got.rate_per_s:7,.0f}{got.ratio:10.2f}"
+                f"{got.random_ratio:8.2f}{got.claim_ms:10.1f}"
                 f"{got.worst_claim_ms:8.1f}{got.first_retry_s:13.2f}{got.retries_per_s:11,.0f}"
                 f"{got.peak_mib:10.0f}  {verdict}",
                 flush=True,
