@@ -2,9 +2,9 @@
 
 Stores hold that many transactions that are due in an hour. A coordinator on such a store and one on
 an empty store take turns at the same msg transactions, with gids such as NewGid gives and with
-random ones. Then claims are timed on the store itself. Then up to 100,000 of the stored ones are due
-at once and the coordinator is started anew, as after a long outage: the time from its start to the
-first branch call counts, imports included.
+random ones. Then claims are timed on the store itself. Then up to 100,000 of the stored ones are
+due at once and the coordinator is started anew, as after a long outage: the time from its start to
+the first branch call counts, imports included.
 
 Run: ``python -m tests.bench.growth [--sizes 10000,100000]
 [--stores sqlite,postgres,mysql,redis] [--seconds 1] [--rounds 3] [--clients 32]``.
