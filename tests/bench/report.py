@@ -94,7 +94,8 @@ def verdict(rows: Sequence[Row], syncs: float, clients: int, reach: float) -> st
             said.append(
                 f"To reach with 1 client: {ALONE_WRITES} x {sync_ms:.2f} ms of fdatasync + "
                 f"{ALONE_CALLS} x {row.echo_ms:.2f} ms of echo + 20 % = {most:.1f} ms; measured "
-                f"{row.p50_ms:.1f} ms ({_word(row.p50_ms <= most)}); fdatasync is the mean, the others are medians."
+                f"{row.p50_ms:.1f} ms ({_word(row.p50_ms <= most)}); "
+                "fdatasync is the mean, the others are medians."
             )
     return "\n\n".join(said)
 
