@@ -24,7 +24,7 @@ AN_HOUR = 3_600_000
 PATTERN = "pattern"
 """The gid of the transaction that the others are copies of."""
 
-AT_ONCE = 500
+AT_ONCE = 100
 """Transactions that Redis is given together."""
 
 Settings = Mapping[str, object]
