@@ -5,9 +5,9 @@ interval, because on a shared store other coordinators make work too. It also re
 rounds that take long. A store that does not answer is reported once, and once when it is back.
 
 After an outage everything is due at once, and what waits for a dead target comes back again and
-again. Clients must not feel that: while they ask, a claim takes a few, and those are woken one by
-one with a pause behind each, which leaves them a quarter of a busy loop. When nobody asks, there is
-no pause.
+again. Clients must not feel that: while they ask, a claim takes a few, which are woken one by one
+with a pause behind each, so that what is due takes a quarter of a busy loop at the most. When
+nobody asks, there is no pause.
 
 Source: dtm-labs/dtm dtmsvr/cron.go, which locks one transaction at a time.
 """
