@@ -208,4 +208,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    from kit.app.command import run
+
+    run(main())  # with the loop that a coordinator has
