@@ -7,7 +7,8 @@ Source: dtm-labs/dtm dtmsvr/storage/trans.go (TransGlobalStore, TransBranchStore
 """
 
 import json
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -159,7 +160,7 @@ def _row(record: bytes) -> dict[str, Any]:
 
 def _branch_values(record: bytes) -> list[Value]:
     row = _row(record)
-    row["bin_data"] = b64decode(row["bin_data"], validate=True)
+    row["bin_data"] = a2b_base64(row["bin_data"], strict_mode=True)
     return [row[name] for name in STAMPED_BRANCH_COLUMNS]
 
 
