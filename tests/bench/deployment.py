@@ -68,7 +68,7 @@ class Deployment:
     load: asyncio.subprocess.Process
 
     async def measure(self, kind: str, clients: int, seconds: float) -> Round:
-        """One measurement; ``kind`` is ``echo``, ``msg``, ``saga`` or ``tcc``."""
+        """One measurement; ``kind`` is one of :mod:`tests.bench.load`."""
         assert self.load.stdin is not None
         assert self.load.stdout is not None
         self.load.stdin.write(f"{kind} {clients} {seconds}\n".encode())

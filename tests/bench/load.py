@@ -3,7 +3,8 @@
 Arguments: target of the echo server, of the coordinator, of the branch sink. Each line of stdin is
 ``KIND CLIENTS SECONDS`` with KIND ``echo``, ``msg``, ``saga`` or ``tcc``; the answer is a line of
 JSON, see :class:`Round`. The first line of stdout says that it is ready. Every client makes one
-call after another.
+call after another. Gids are such as NewGid gives; those of the KIND ``random`` are random, as a
+client may make them, and it is a msg otherwise.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 import grpc.aio
 
 from kit.dtm.pb import dtm_pb2
+from kit.dtm.server.gid import new_gid
 
 PAYLOAD = bytes(64)
 BRANCH_PAYLOAD = b"\x08\x1e\x10\x01"  # 30 cents of account 1
@@ -45,12 +47,14 @@ class Round:
         return self.count / self.seconds
 
 
-def submission(sink: str, trans_type: str = "msg", steps: bool = True) -> dtm_pb2.DtmRequest:
-    """A transaction with two branches and WaitResult, under a new gid."""
+def submission(
+    sink: str, trans_type: str = "msg", steps: bool = True, gid: str = ""
+) -> dtm_pb2.DtmRequest:
+    """A transaction with two branches and WaitResult, under ``gid`` or a new one."""
     urls = [f"{sink}/api.trans.v1.Trans/{name}" for name in ("TransOut", "TransIn")]
     rows = [{"action": url, "compensate": f"{url}Revert"} for url in urls] if steps else []
     return dtm_pb2.DtmRequest(
-        Gid=uuid.uuid4().hex,
+        Gid=gid or new_gid(time.time_ns() // 1_000_000),
         TransType=trans_type,
         TransOptions=dtm_pb2.DtmTransOptions(WaitResult=True),
         Steps=json.dumps(rows),
@@ -81,6 +85,7 @@ def transactions(channel: grpc.aio.Channel, sink: str) -> dict[str, Call]:
 
     return {
         "msg": lambda: submit(submission(sink).SerializeToString()),
+        "random": lambda: submit(submission(sink, gid=uuid.uuid4().hex).SerializeToString()),
         "saga": lambda: submit(submission(sink, "saga").SerializeToString()),
         "tcc": tcc,
     }

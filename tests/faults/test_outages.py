@@ -52,8 +52,8 @@ class Log:
     entries: list[Answered] = field(default_factory=list)
 
     def during(self, began: float, ended: float) -> list[Answered]:
-        """Those that were sent in between."""
-        return [one for one in self.entries if began <= one.at < ended]
+        """Those that were under way in between, or a part of it."""
+        return [one for one in self.entries if one.at < ended and one.at + one.took >= began]
 
 
 class TimedApi(GrpcApi):

@@ -98,7 +98,7 @@ class Coordinator:
             self.engine,
             store,
             clock,
-            new_gid=new_gid,
+            new_gid=lambda: new_gid(clock.now_ms()),
             check_target=check_target,
             timeout_to_fail=policy.timeout_to_fail,
         )

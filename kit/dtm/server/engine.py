@@ -142,6 +142,9 @@ class Engine:
         on_wake: told when a transaction will be due, in milliseconds of the store's clock.
         on_alert: told of a branch that gives no usable answer again and again.
         on_round: told when a round ends: the transaction, and whether it went without trouble.
+
+    Attributes:
+        requests: how many have come from clients.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class Engine:
         self._lease_s = lease_s
         self._coalesce = coalesce
         self._rng = rng or random.Random()  # noqa: S311  (spreads retries, guards nothing)
+        self.requests = 0
         self.on_wake = on_wake
         self._on_alert = on_alert
         self._on_round = on_round
@@ -214,6 +218,7 @@ class Engine:
             StoreUnavailable: the store does not answer, or too much is going on; whether the
                 request took effect is unknown, and it may be repeated.
         """
+        self.requests += 1
         if self._closing:
             raise StoreUnavailable("the coordinator is stopping; repeat the request")
         gid = event.gid if isinstance(event, Stopped) else event.request.gid

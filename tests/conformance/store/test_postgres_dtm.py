@@ -228,7 +228,7 @@ INDEXES = {
     "WRITE": {"gid"},
     "LOAD": {"gid", "gid_branch_uniq"},
     "TAKE": {"trans_global_due", "trans_global_pkey"},
-    "TAKEN": {"gid", "gid_branch_uniq"},
+    "BRANCHES_OF": {"gid_branch_uniq"},
     "RENEW": {"gid"},
     "NEXT_DUE": {"trans_global_due"},
     "PURGE": {"trans_global_ended", "trans_global_pkey", "gid_branch_uniq"},

@@ -21,6 +21,7 @@ for each session.
 
 import asyncio
 import ssl
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -67,7 +68,7 @@ SCANNED_AT_ONCE = 20_000
 _UNKNOWN = "whether this was written is unknown"
 _UNKNOWN_CLAIM = "what may have been claimed is free again when its lease is over"
 _NEWEST = 2**63 - 1
-_COLUMNS = len(GLOBAL_COLUMNS)
+_GID = GLOBAL_COLUMNS.index("gid")
 
 log = structlog.get_logger(__name__)
 
@@ -215,16 +216,19 @@ class PostgresStore:
             )  # fmt: skip
             if not taken:
                 return []
-            gids = [gid for (gid,) in taken]
             rows = await session.fetch(
-                statements.TAKEN, gids, deadline=deadline, effect=_UNKNOWN_CLAIM
-            )
+                statements.BRANCHES_OF, [row[_GID] for row in taken],
+                deadline=deadline, effect=_UNKNOWN_CLAIM,
+            )  # fmt: skip
+        branches: defaultdict[str, list[Row]] = defaultdict(list)
+        for gid, *branch in rows:
+            branches[gid].append(tuple(branch))
         claimed = []
-        for row in rows:
+        for *head, _ in taken:
+            gid = head[_GID]
             try:
-                claimed.append(_held(row))
+                claimed.append(_held((*head, branches[gid])))
             except StoreCorrupt as exc:
-                gid = row[_COLUMNS - 1]
                 log.error("a stored transaction cannot be read", gid=gid, error=str(exc.message))  # noqa: TRY400
         return claimed
 

@@ -7,7 +7,8 @@ Source: dtm-labs/dtm dtmsvr/storage/trans.go (TransGlobalStore, TransBranchStore
 """
 
 import json
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -37,6 +38,13 @@ _GLOBAL_ORDER = (
 )  # fmt: skip
 _INSTANTS = ("create_time", "update_time", "finish_time", "rollback_time", "next_cron_time")
 _NUMBERS = ("create_time", "update_time", "next_cron_interval")
+_ABSENT: dict[str, Any] = {
+    **dict.fromkeys((*GLOBAL_COLUMNS, *STAMPED_BRANCH_COLUMNS), ""),
+    **dict.fromkeys(_INSTANTS),
+    **dict.fromkeys(_NUMBERS, 0),
+}
+"""What the absence of a key says."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -135,30 +143,25 @@ def _transaction(record: Reply, branches: Sequence[bytes]) -> Transaction:
         rows = [_branch_values(branch) for branch in branches]
     except (ValueError, TypeError) as exc:
         raise StoreCorrupt(f"a record cannot be read: {exc}") from exc
-    return transaction([_value(row, name) for name in GLOBAL_COLUMNS], rows)
+    return transaction([row[name] for name in GLOBAL_COLUMNS], rows)
 
 
 def _row(record: bytes) -> dict[str, Any]:
-    row = json.loads(record)
-    if type(row) is not dict:
+    """What the keys say; those that are not there, or null, say what their absence does."""
+    given = json.loads(record.decode())
+    if type(given) is not dict:
         raise ValueError("it is not a JSON object")
+    row = _ABSENT | {name: value for name, value in given.items() if value is not None}
     for name in _INSTANTS:
-        row[name] = _instant(row.get(name))
+        if row[name]:
+            row[name] = _instant(row[name])
     return row
 
 
 def _branch_values(record: bytes) -> list[Value]:
     row = _row(record)
-    row["bin_data"] = b64decode(row.get("bin_data", ""), validate=True)
-    return [_value(row, name) for name in STAMPED_BRANCH_COLUMNS]
-
-
-def _value(row: dict[str, Any], name: str) -> Value:
-    """What a key says, or what its absence does."""
-    value: Value = row.get(name)
-    if value is None and name not in ("finish_time", "rollback_time", "next_cron_time"):
-        return 0 if name in _NUMBERS else ""
-    return value
+    row["bin_data"] = a2b_base64(row["bin_data"], strict_mode=True)
+    return [row[name] for name in STAMPED_BRANCH_COLUMNS]
 
 
 @lru_cache(maxsize=1_024)  # a transaction's instants are often the same millisecond

@@ -118,7 +118,7 @@ async def http_side(
     store = store or MemoryStore(clock)
     async with store:
         engine = Engine(store, branches, clock, Policy(), owner="one")
-        service = Service(engine, store, clock, new_gid=new_gid)
+        service = Service(engine, store, clock, new_gid=lambda: new_gid(clock.now_ms()))
         app = web_app(service, metrics, mounts=mounts)
         server = HttpServer(app, address="127.0.0.1:0", limits=limits)
         await server.listen()

@@ -101,7 +101,7 @@ class Client:
         clock = ManualClock()
         store = MemoryStore(clock)
         self.engine = Engine(store, Branches(), clock, Policy(), owner="one")
-        service = Service(self.engine, store, clock, new_gid=new_gid)
+        service = Service(self.engine, store, clock, new_gid=lambda: new_gid(clock.now_ms()))
         self._app = web_app(service, Metrics())
 
     def ask(

@@ -302,7 +302,7 @@ async def test_what_is_expected_just_after_the_store_was_asked_is_not_slept_thro
     await store.create(replace(DUE, next_cron_time=clock.now_ms() + 20))
     answer.set()
     await asyncio.sleep(0.01)
-    clock.advance(0.03)
+    clock.advance(0.06)
     await until(lambda: branches.calls == [("01", Op.ACTION)])
     claiming.cancel()
     await asyncio.gather(claiming, return_exceptions=True)
