@@ -3,7 +3,7 @@ SHELL := /bin/sh
 RUN := .venv/bin
 WORKERS ?= 2
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit conformance faults check format proto bench lock clean
+.PHONY: help build demo test unit conformance faults soak check format proto bench lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ conformance: build ## the specifications' checklists against real etcd and real 
 
 faults: build ## killed processes, lost leases, crash recovery
 	@REQUIRE_SERVERS=1 $(RUN)/pytest tests/faults $(ARGS)
+
+soak: build ## lean engine: ten million calls on 1,000 connections, peers killed, frozen and cut off
+	@$(RUN)/python -m tests.soak $(ARGS)
 
 check: build ## format, lint, types, layers, protos
 	@$(RUN)/ruff format --check -q . || { echo "make format mends this"; exit 1; }

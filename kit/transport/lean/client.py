@@ -62,11 +62,13 @@ from kit.transport.lean.messages import (
 from kit.transport.lean.tls import client_context
 from kit.transport.lean.wire import Wire
 
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_MOST_S = 1.0, 8.0
+"""How long an attempt to connect may take, doubled after each that took too long: or a machine that
+is slow with many connections would never have one."""
 BACKOFF_S, BACKOFF_MOST_S, BACKOFF_GROWTH, BACKOFF_JITTER = 0.2, 2.0, 1.6, 0.2
 WAITING = 10_000
 """Calls of one connection that may wait for a stream; further ones are RESOURCE_EXHAUSTED."""
-REFUSALS, REFUSED_PAUSE_S = 5, 0.002
+REFUSALS, REFUSED_PAUSE_S = 8, 0.002
 """How often a call that the peer did not begin is sent again, and after how long at first."""
 _USER_AGENT = ("user-agent", "kit-grpc-lean/1")
 _TE = ("te", "trailers")
@@ -148,11 +150,13 @@ class ClientConnection(Wire):
                     None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 ):
                     await turn
-            except TimeoutError:
-                raise _deadline_exceeded() from None
-            finally:
+            except BaseException as exc:
                 if turn in self._waiting:
                     self._waiting.remove(turn)
+                self._next_turn()  # a turn that was given is not lost with the one who got it
+                if isinstance(exc, TimeoutError):
+                    raise _deadline_exceeded() from None
+                raise
             if len(self.streams) < self.peer_streams:
                 break
         if not self.usable:
@@ -161,7 +165,19 @@ class ClientConnection(Wire):
     def open(
         self, method: str, metadata: RawMetadata, deadline: float | None
     ) -> tuple[ClientCall, bytes]:
-        """A new call, and the header block to send for it, next."""
+        """A new call, and the header block to send for it, next.
+
+        Raises:
+            RpcFailed: INTERNAL; no header can carry ``method``.
+        """
+        # All that cannot be written is found out first: then the call does not exist, and the
+        # tables of both sides still agree.
+        try:
+            more = metadata_block(metadata) if metadata else b""
+            block = self.encoder.kept.get(method) or self._new_block(method)
+        except BaseException:
+            self._next_turn()
+            raise
         stream_id = self._next_id
         self._next_id = stream_id + 2
         if stream_id > LARGEST_STREAM_ID - 2:
@@ -169,15 +185,18 @@ class ClientConnection(Wire):
         self.last_id = stream_id
         call = ClientCall(stream_id, self.peer_window, self.guard.stream_window)
         self.streams[stream_id] = call
-        block = self.encoder.kept.get(method) or self.encoder.stable(method, self._opening(method))
         if deadline is not None:
             call.deadline = deadline
             block += timeout_field(deadline - time.monotonic())
             if deadline < self._deadline:
                 self.watch(deadline)
-        if metadata:
-            block += metadata_block(metadata)
-        return call, block
+        return call, block + more
+
+    def _new_block(self, method: str) -> bytes:
+        if not (method.isascii() and method.isprintable()):
+            text = f"grpc: the method {method!r} is not of printable ASCII and cannot be sent"
+            raise RpcFailed(GrpcCode.INTERNAL, text, unsent=True)
+        return self.encoder.stable(method, self._opening(method))
 
     def _opening(self, method: str) -> tuple[Pair, ...]:
         return (
@@ -210,7 +229,7 @@ class ClientConnection(Wire):
             return call
         self.window -= size
         call.window -= size
-        self.data_sent += 1
+        self.answered += 1
         length = len(block)
         self.send(
             pack_header(length >> 8, length & 0xFF, HEADERS, END_HEADERS, call.id)
@@ -246,7 +265,7 @@ class ClientConnection(Wire):
         if head.informational and not end:
             return
         if head.failure is not None:
-            self._break(stream, head.failure)
+            self._break(stream, _copy(head.failure))  # it is kept with the block, for others
             return
         if not end:
             if stream.head is not None:
@@ -496,6 +515,7 @@ class LeanConnection:
         self._failure: RpcFailed | None = None
         self._retry_at = 0.0
         self._backoff = BACKOFF_S
+        self._allowed = CONNECT_TIMEOUT_S
         self._closed = False
 
     async def unary(
@@ -504,11 +524,12 @@ class LeanConnection:
         """Make one call."""
         refused = 0
         while True:
+            if deadline is not None and deadline <= time.monotonic():
+                raise _deadline_exceeded()
             connection = self._current
             if connection is None or not connection.usable or connection.full:
                 connection = await self._ready(deadline)
-            if deadline is not None and deadline <= time.monotonic():
-                raise _deadline_exceeded()
+            # Nothing waits from here on: a turn that was given is used.
             call = connection.unary(method, request, metadata, deadline)
             try:
                 return await call.future
@@ -605,7 +626,7 @@ class LeanConnection:
         return attempt.result()
 
     def _connect(self) -> None:
-        # Ends by itself within CONNECT_TIMEOUT_S, or in close().
+        # Ends by itself within CONNECT_TIMEOUT_MOST_S, or in close().
         self._attempt = asyncio.get_running_loop().create_task(self._dial())
         self._attempt.add_done_callback(self._dialled)
 
@@ -622,6 +643,7 @@ class LeanConnection:
         elif failed is None:
             self._failure = None
             self._backoff = BACKOFF_S
+            self._allowed = CONNECT_TIMEOUT_S
 
     async def _dial(self) -> ClientConnection:
         """Connect, and wait for the peer's hello."""
@@ -629,50 +651,42 @@ class LeanConnection:
         if self._current is not None and not self._current.lost:
             self._others.add(self._current)
         self._current = None
-        made: ClientConnection | None = None
+        scheme = "http" if self._tls is None else "https"
+        made = ClientConnection(self._authority, scheme, self._limits, self._keepalive, self._guard)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                made = await self._socket()
+            async with asyncio.timeout(self._allowed):
+                await self._socket(made)
                 await made.hello
         except TimeoutError:
-            reason = f"no answer within {CONNECT_TIMEOUT_S} s"
+            reason = f"no answer within {self._allowed} s"
+            self._allowed = min(2 * self._allowed, CONNECT_TIMEOUT_MOST_S)
         except OSError as exc:
             reason = _reason(exc)
         except asyncio.CancelledError:
-            if made is not None:
-                made.abort(_CLOSED)
+            made.abort(_CLOSED)
             raise
         else:
             self._current = made
             return made
-        if made is not None:
-            made.abort(reason)
+        made.abort(reason)  # also when the loop broke off: it may have told of the beginning only
         raise RpcFailed(
             GrpcCode.UNAVAILABLE, f"failed to connect to {self._text}: {reason}", unsent=True
         )
 
-    async def _socket(self) -> ClientConnection:
+    async def _socket(self, made: ClientConnection) -> None:
         loop = asyncio.get_running_loop()
         where, tls = self._address, self._tls
         if tls is not None and self._context is None:
             self._context = client_context(tls)
         name = None if tls is None else _host_of(self._authority)
-
-        def protocol() -> ClientConnection:
-            scheme = "http" if tls is None else "https"
-            return ClientConnection(
-                self._authority, scheme, self._limits, self._keepalive, self._guard
-            )
-
         if where.path:
-            _, made = await loop.create_unix_connection(
-                protocol, where.path, ssl=self._context, server_hostname=name
+            await loop.create_unix_connection(
+                lambda: made, where.path, ssl=self._context, server_hostname=name
             )
         else:
-            _, made = await loop.create_connection(
-                protocol, where.host, where.port, ssl=self._context, server_hostname=name
+            await loop.create_connection(
+                lambda: made, where.host, where.port, ssl=self._context, server_hostname=name
             )
-        return made
 
 
 class LeanStream:
@@ -693,20 +707,17 @@ class LeanStream:
         """Send one message."""
         connection, call = await self._open()
         async with self._writing:
+            await self._written(connection, call)  # a write that was cancelled is still under way
             self._raise_if_over(call)
-            if connection.send_body(call, pack_prefix(0, len(message)) + message, None):
-                return
-            call.writer = connection.loop.create_future()
-            try:
-                await call.writer
-            finally:
-                call.writer = None
+            connection.send_body(call, pack_prefix(0, len(message)) + message, None)
+            await self._written(connection, call)
             self._raise_if_over(call)
 
     async def done_writing(self) -> None:
         """Half-close."""
         connection, call = await self._open()
         async with self._writing:
+            await self._written(connection, call)
             if not call.ended and call.trailers is None:
                 connection.send_body(call, b"", ())
 
@@ -767,6 +778,12 @@ class LeanStream:
             raise _copy(call.failure)
         if call.ended:
             raise RpcFailed(GrpcCode.CANCELLED, "the call has ended")
+
+    async def _written(self, connection: ClientConnection, call: ClientCall) -> None:
+        """Wait until all of the last message is out, or nothing can go out any more."""
+        while call.body is not None and not call.ended:
+            call.writer = connection.loop.create_future()
+            await call.writer
 
     async def _something(self, connection: ClientConnection, call: ClientCall) -> None:
         """Wait until the answer has grown."""

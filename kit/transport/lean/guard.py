@@ -26,10 +26,13 @@ class Guard:
         stream_window: what a peer may send ahead on one call.
         connection_window: what it may send ahead on all of them.
         buffered_bytes: incomplete and unread messages of one connection.
-        control_burst: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown and empty frames at once.
-        control_rate: the same per second; each DATA frame sent allows ``updates_per_data`` more.
+        control_burst: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown and empty frames at once,
+            beside one for every stream.
+        control_rate: the same per second; each DATA frame sent, and each call that this side fails,
+            allows ``updates_per_data`` more.
         updates_per_data: see there.
-        resets_burst: calls that a client may take back at once, beside one for every stream.
+        resets_burst: calls that a client may take back at once, beside one for every stream; those
+            whose deadline has come do not count.
         resets_rate: the same per second.
         ping_strikes: pings that may come before their time.
         handshake: from the connection to the first SETTINGS.
