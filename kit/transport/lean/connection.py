@@ -482,6 +482,8 @@ class Http2Connection:
         if kind == WINDOW_UPDATE:
             self._on_window_update(stream_id, payload)
         elif kind == HEADERS:
+            if stream_id == 0:
+                raise _protocol("HEADERS on stream 0")
             self._block = bytearray(self._fragment(stream_id, flags, payload))
             self._block_of = (stream_id, flags & ~(PADDED | WITH_PRIORITY), 0)
         elif kind == RST_STREAM:

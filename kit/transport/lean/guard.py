@@ -23,7 +23,8 @@ class Guard:
     Attributes:
         header_list_bytes: metadata of one call, 32 bytes a pair included, as grpcio limits it.
         continuations: frames that one header block may be spread over.
-        stream_window: what a peer may send ahead on one call.
+        stream_window: what a peer may send ahead on one call; not less than 65,535, which it may
+            send before it hears of a limit.
         connection_window: what it may send ahead on all of them.
         buffered_bytes: incomplete and unread messages of one connection.
         control_burst: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown and empty frames at once,
