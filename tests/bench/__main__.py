@@ -33,7 +33,7 @@ REACH = 0.30
 REACH_AT = 32
 BRANCHES = 2
 MAIN = "msg"
-OTHERS = ("kit", "client", "barrier", "store", "modes", "growth", "hanging")
+OTHERS = ("kit", "client", "barrier", "store", "modes", "growth", "hanging", "lean")
 """The benchmarks that are printed as they are, in the order of the page."""
 
 
@@ -106,6 +106,7 @@ def arguments(seconds: float, full: bool) -> dict[str, list[str]]:
         "modes": ["modes", "--seconds", shorter],
         "growth": ["growth", "--seconds", shorter, "--sizes", sizes],
         "hanging": ["hanging", "--seconds", f"{seconds:g}"],
+        "lean": ["lean", "--seconds", shorter],
     }
 
 

@@ -3,13 +3,16 @@
 Source: RFC 9113 §9.2, RFC 7301.
 """
 
+import asyncio
 import ssl
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 from kit.transport.grpc.engine import ClientTls, ServerTls
 
 _CIPHERS_OF_12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_BUFFER_BYTES = 16_384  # one record of TLS
 
 
 def server_context(tls: ServerTls) -> ssl.SSLContext:
@@ -20,6 +23,7 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _common(context)
+    context.num_tickets = 0  # nobody resumes sessions here, and each one takes memory
     _identify(context, tls.certificate, tls.private_key)
     if tls.client_ca is not None:
         context.load_verify_locations(cadata=tls.client_ca.decode("ascii"))
@@ -27,8 +31,9 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     return context
 
 
+@lru_cache(maxsize=64)
 def client_context(tls: ClientTls) -> ssl.SSLContext:
-    """What a client trusts and shows.
+    """What a client trusts and shows; one for all connections, as the trusted take 30 kB and more.
 
     Raises:
         ssl.SSLError: one of its parts is not PEM, or key and certificate do not belong together.
@@ -43,8 +48,20 @@ def client_context(tls: ClientTls) -> ssl.SSLContext:
 def _common(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS_OF_12)
-    context.options |= ssl.OP_NO_COMPRESSION
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2"])
+
+
+def slim(transport: asyncio.BaseTransport) -> None:
+    """Take away most of the 256 KiB that asyncio keeps for each TLS connection to read into.
+
+    There is no public way. Where the parts have other names, as in uvloop, nothing happens.
+    """
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if isinstance(getattr(protocol, "_ssl_buffer", None), bytearray):
+        protocol.max_size = protocol._ssl_buffer_len = _BUFFER_BYTES  # noqa: SLF001  (see above)
+        protocol._ssl_buffer = bytearray(_BUFFER_BYTES)  # noqa: SLF001
+        protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)  # noqa: SLF001
 
 
 def _identify(context: ssl.SSLContext, certificate: bytes, private_key: bytes) -> None:

@@ -14,6 +14,7 @@ from kit.transport.grpc.engine import Keepalive
 from kit.transport.lean.connection import Http2Connection
 from kit.transport.lean.frames import PING, frame
 from kit.transport.lean.guard import Guard
+from kit.transport.lean.tls import slim
 
 _PING = b"kit-ping"
 _LINGER = 5.0
@@ -64,6 +65,8 @@ class Wire(Http2Connection, asyncio.Protocol):
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self.abort("TLS did not agree on h2")
             return
+        if tls is not None:
+            slim(transport)
         self._heard = time.monotonic()
         self.begin()
         self._hello_by = self._heard + self.guard.handshake
