@@ -39,7 +39,7 @@ from tests.processes import COORDINATOR, ENGINE, Process, Processes, free_port
 
 STORES = ("sqlite", "postgres", "mysql", "redis")
 ENGINES = {"postgres": "lean", "redis": "lean"}
-"""The gRPC engine of a store's coordinators, grpcio for others: what is asked on every store is asked
+"""The gRPC engine of a store's coordinators, grpcio for others: what every store is asked is asked
 on both engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
 """
 FOREIGN = "DTM_HTTP" in os.environ
