@@ -41,8 +41,10 @@ from tests.soak.peer import COUNT, ID_BYTES, KEEPALIVE, anonymous_kb, answer, co
 
 DEADLINE_S = 10.0
 PATIENCE_S = 60.0
-BURST, AT_ONCE = 80, 96
-"""Most calls in a burst, and bursts at once: all connections are open, this many are at work."""
+BURST, AT_ONCE = 80, 40
+"""Most calls in a burst, and bursts at once on each way: all connections are open, this many are at
+work. A way whose server is frozen does not hold up the others.
+"""
 WARM = 0.2
 """The share of the calls after which memory must no longer grow."""
 GROWTH, SLACK_KB = 1.15, 16_000
@@ -67,7 +69,6 @@ class Run:
     samples: list[dict[str, int]] = field(default_factory=list)
     lag: float = 0.0
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def note(self, number: int, outcome: int) -> None:
         """The outcome of a call, once."""
@@ -80,12 +81,11 @@ class Run:
 # The client.
 
 
-async def work(run: Run, to: LeanConnection, seed: int) -> None:
+async def work(run: Run, to: LeanConnection, turns: asyncio.Semaphore, dice: random.Random) -> None:
     """Bursts of calls on one connection until all ids are given out."""
-    dice = random.Random(seed)
     refused = True  # whether the peer listens is found out by one call, or ids would be burnt
     while True:
-        async with run.turns:
+        async with turns:
             if run.issued == run.calls or run.over.is_set():
                 return
             refused = await burst(run, to, dice, only_one=refused)
@@ -296,12 +296,14 @@ async def watch(run: Run, to: LeanConnection, every: float, limit: float) -> Non
 
 
 async def soak(options: argparse.Namespace, loop: str, folder: Path) -> list[str]:
-    """The run; gives what went wrong."""
+    """The run; gives what went wrong. One that SIGTERM or SIGINT ends early is judged as well."""
     dice = random.Random(options.seed)
     base_tasks = len(asyncio.all_tasks())
     started = time.monotonic()
     with Bytes(folder / "told", options.calls) as told, Bytes(folder / "ran", options.calls) as ran:
         run = Run(options.calls, told, dice, loop, folder)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, run.over.set)
         async with await server(run) as (steady, [steady_port]):
             asking = connection(steady_port)
             ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -313,15 +315,24 @@ async def soak(options: argparse.Namespace, loop: str, folder: Path) -> list[str
                 first = await report(asking)
                 base_fds = descriptors()
                 ways = (*[steady_port, shaky_port] * 3, *bad)
+                turns = {port: asyncio.Semaphore(AT_ONCE) for port in ways}
                 every = max(options.every, 1.0)
                 watching = asyncio.create_task(watch(run, asking, every, options.seconds))
-                connections = [connection(ways[n % len(ways)]) for n in range(options.connections)]
-                await asyncio.gather(*(work(run, to, dice.randrange(2**32)) for to in connections))
+                connections = [
+                    (connection(ways[n % len(ways)]), turns[ways[n % len(ways)]])
+                    for n in range(options.connections)
+                ]
+                await asyncio.gather(
+                    *(
+                        work(run, to, turn, random.Random(dice.randrange(2**32)))
+                        for to, turn in connections
+                    )
+                )
                 run.over.set()
                 await asyncio.gather(blows, watching)
                 took = time.monotonic() - started
                 gc.collect()
-                await asyncio.gather(*(to.close() for to in connections))
+                await asyncio.gather(*(to.close() for to, _ in connections))
                 last = await settled(asking, first)
                 tasks, fds = len(asyncio.all_tasks()) - base_tasks, descriptors()
             await asking.close()
