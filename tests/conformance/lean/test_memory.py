@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import hpack
 import pytest
 
 from kit.transport.lean.frames import (
@@ -23,7 +24,7 @@ from kit.transport.lean.frames import (
     settings,
     window_update,
 )
-from kit.transport.lean.headers import integer, literal, text_field
+from kit.transport.lean.headers import integer, literal
 from kit.transport.lean.messages import pack_prefix
 from tests.conformance.lean.raw import Peer, dialled
 from tests.soak.peer import anonymous_kb
@@ -70,13 +71,17 @@ def unfinished_block() -> Iterator[bytes]:
 
 
 def ever_new_headers() -> Iterator[bytes]:
-    """Blocks and Huffman's texts to be remembered, no two alike."""
-    text = integer(100, 0x7F, 0x80) + b"\x1c" * 99
-    for number in range(3_000):
-        block = request("Echo") + b"\x00" + text_field(b"n%d" % number) + text + b"\x1f"
-        block += b"\x00" + text_field(b"m") + text[:-2] + b"%c\x1f" % (number % 25 + 0x30)
-        stream_id = 2 * number + 1
-        yield frame(HEADERS, END_HEADERS | 1, stream_id, block)
+    """Blocks full of small fields, and Huffman's texts: all to be remembered, no two alike."""
+    coder = hpack.Encoder().huffman_coder
+    for number in range(4_000):
+        block = request("Echo")
+        if number % 2:
+            small = (b"\0\x03" + b"%03d" % ((number * 7 + n) % 1_000) + b"\0" for n in range(62))
+            block += b"".join(small)
+        else:
+            text = coder.encode(b"%0150d" % number)
+            block += b"\0\x01x" + integer(len(text), 0x7F, 0x80) + text
+        yield frame(HEADERS, END_HEADERS | 1, 2 * number + 1, block)
 
 
 @asynccontextmanager
