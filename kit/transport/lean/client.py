@@ -388,6 +388,8 @@ class ClientConnection(Wire):
         """The peer, or a rule that it broke, ended a call."""
         assert isinstance(stream, ClientCall)
         failure = reset_failure(code)
+        if stream.head is not None:
+            failure.unsent = False  # whatever it says: it had begun to answer
         late = stream.deadline is not None and time.monotonic() >= stream.deadline
         if late and failure.status is GrpcCode.CANCELLED:
             failure = _deadline_exceeded()
@@ -405,7 +407,8 @@ class ClientConnection(Wire):
         reason = f"the peer went away: {text or ErrorCode(code).name if code < 14 else code}"
         for call in [call for call in self.streams.values() if call.id > last_id]:
             self.forget(call.id)
-            self._settle(call, RpcFailed(GrpcCode.UNAVAILABLE, reason, unsent=True))
+            never = call.head is None
+            self._settle(call, RpcFailed(GrpcCode.UNAVAILABLE, reason, unsent=never))
         self._wake_waiting()
         if not self.streams and not self.closed:
             self.close(reason)

@@ -10,8 +10,8 @@ header blocks that may come again           128 of 512 bytes, and 1,024 texts of
 what was written and not yet taken          64 KiB and one message a call, then it is not read
 =========================================  ====================================================
 
-and the messages that its handlers work on. Beyond these, the connection or the call ends. Fields are
-objects of Python and take three times what they count when they are small.
+and the messages that its handlers work on. Beyond these, the connection or the call ends. Small
+fields take three times what they count: each is an object of Python.
 ``tests/conformance/lean/test_memory.py`` attacks each of them and measures the process. An idle
 connection takes 6 kB on the server and 8 kB on the client, with TLS 32 and 46 kB (uvloop;
 ``tests/bench/idle.py``).

@@ -129,6 +129,31 @@ async def test_a_call_that_the_peer_never_began_is_sent_again(refusal: str) -> N
     assert connections == (2 if refusal == "goaway" else 1)
 
 
+@pytest.mark.parametrize("refusal", ["goaway", "reset"])
+async def test_a_call_whose_answer_has_begun_is_never_sent_again(refusal: str) -> None:
+    """Whatever the peer says of it afterwards."""
+    calls = 0
+
+    async def turn_back(peer: Peer) -> None:
+        nonlocal calls
+        await hello(peer)
+        _, _, stream_id, _ = await peer.until(HEADERS)
+        calls += 1
+        peer.writer.write(frame(HEADERS, END_HEADERS, stream_id, ANSWER))
+        if refusal == "goaway":
+            peer.writer.write(goaway(0, ErrorCode.NO_ERROR))
+        else:
+            peer.writer.write(reset(stream_id, ErrorCode.REFUSED_STREAM))
+        await peer.closed()
+
+    async with answering(turn_back) as address, connected(address) as to:
+        with pytest.raises(RpcFailed) as caught:
+            await to.unary(METHOD, b"", (), None)
+        assert caught.value.status is GrpcCode.UNAVAILABLE
+        assert not caught.value.unsent
+    assert calls == 1
+
+
 async def test_a_peer_that_refuses_for_ever_is_given_up() -> None:
     tries = 0
 
