@@ -8,6 +8,7 @@ import ssl
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from kit.transport.grpc.engine import ClientTls, ServerTls
 
@@ -57,7 +58,7 @@ def slim(transport: asyncio.BaseTransport) -> None:
 
     There is no public way. Where the parts have other names, as in uvloop, nothing happens.
     """
-    protocol = getattr(transport, "_ssl_protocol", None)
+    protocol: Any = getattr(transport, "_ssl_protocol", None)
     if isinstance(getattr(protocol, "_ssl_buffer", None), bytearray):
         protocol.max_size = protocol._ssl_buffer_len = _BUFFER_BYTES  # noqa: SLF001  (see above)
         protocol._ssl_buffer = bytearray(_BUFFER_BYTES)  # noqa: SLF001
