@@ -25,9 +25,9 @@ class Target(NamedTuple):
 
 
 TARGETS = (
-    Target("header blocks are read as hpack reads them", hpack_blocks.read, 30, 5_000),
+    Target("header blocks are read as hpack reads them", hpack_blocks.read, 30, 2_500),
     Target("hpack reads what is written", hpack_blocks.written, 15, 1_000),
-    Target("frames are taken as h2 takes them", frames_and_h2.against_h2, 30, 5_000),
-    Target("bytes may come in any pieces", frames_and_h2.segmented, 20, 5_000),
+    Target("frames are taken as h2 takes them", frames_and_h2.against_h2, 30, 3_000),
+    Target("bytes may come in any pieces", frames_and_h2.segmented, 20, 2_500),
     Target("both roles end every call in any order of things", Loop().talk, 5, 400),
 )
