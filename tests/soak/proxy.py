@@ -48,6 +48,8 @@ class Pipe:
                 if self.fate == "late":
                     await asyncio.sleep(dice.uniform(0, 0.03))
                 await self._passing.wait()
+                if writer.is_closing():
+                    return
                 if self._tearing:
                     writer.write(piece[: dice.randrange(len(piece))])
                     return

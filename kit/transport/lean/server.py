@@ -68,7 +68,7 @@ _OK = (("grpc-status", "0"),)
 _DRAIN_PING = b"kit-away"
 _DRAIN_WAIT = 1.0
 _FIRST_MESSAGE_WAIT = 0.05
-_EARLY = 0.1  # seconds that a client's deadline may pass ahead of the one noted here
+_EARLY = 0.1  # seconds that a client's deadline may pass ahead of the one noted here, at most
 _NO_GRPC = b"This port speaks gRPC: POST, content-type application/grpc.\n"
 _CUT = "Server shutting down"
 
@@ -514,7 +514,10 @@ class ServerConnection(Wire):
     def premature(self, stream: Stream) -> bool:
         """A client that waited as long as it said it would takes nothing back."""
         assert isinstance(stream, ServerStream)
-        return stream.deadline is None or time.monotonic() < stream.deadline - _EARLY
+        timeout = stream.head.timeout
+        if timeout is None or stream.deadline is None:
+            return True
+        return time.monotonic() < stream.deadline - min(_EARLY, timeout / 2)
 
     def on_lost(self, reason: str) -> None:
         """The client is gone."""

@@ -110,6 +110,15 @@ async def test_pings_without_need_are_too_many() -> None:
             id="rapid reset",
         ),
         pytest.param(
+            b"".join(
+                frame(HEADERS, END_HEADERS, n, REQUEST + literal("grpc-timeout", "90m"))
+                + frame(DATA, END_STREAM, n, bytes(5))
+                + reset(n, ErrorCode.CANCEL)
+                for n in range(1, 12_001, 2)
+            ),
+            id="rapid reset with a short deadline",
+        ),
+        pytest.param(
             frame(HEADERS, 0, 1, REQUEST) + frame(9, 0, 1, literal("x", "y" * 4_000)) * 17,
             id="CONTINUATION",
         ),
