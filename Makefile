@@ -3,7 +3,7 @@ SHELL := /bin/sh
 RUN := .venv/bin
 WORKERS ?= 2
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit conformance faults check format proto bench dist lock consul clean
+.PHONY: help build demo test unit conformance faults soak fuzz check format proto bench dist lock consul clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ interop: build ## peers in Go (kratos, grpc-go, h2spec, ghz, grpcurl) and Node, 
 
 faults: build ## killed processes, lost leases, crash recovery
 	@REQUIRE_SERVERS=1 $(RUN)/pytest tests/faults $(ARGS)
+
+soak: build ## lean engine: ten million calls on 1,000 connections, peers killed, frozen and cut off
+	@$(RUN)/python -m tests.soak $(ARGS)
+
+fuzz: build ## lean engine: a million frames, header blocks and conversations against hpack and h2
+	@$(RUN)/python -m tests.fuzz $(ARGS)
 
 check: build ## format, lint, types, layers, protos
 	@$(RUN)/ruff format --check -q . || { echo "make format mends this"; exit 1; }

@@ -17,6 +17,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ENGINE = os.environ.get("GRPC_ENGINE", "")
+"""The gRPC engine of all processes, ``lean`` or ``grpcio``; empty: what each test takes."""
+
 READY_WITHIN = 15.0
 STOPS_WITHIN = 10.0
 _POLL = 0.01
@@ -248,6 +251,7 @@ def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
         "Store:\n"
         "  Driver: sqlite\n"
         f"  Path: {database}\n"
+        f"{f'GrpcEngine: {ENGINE}' if ENGINE else ''}\n"
         "TransCronInterval: 1\n"
         "MicroService:\n"
         "  Driver: dtm-driver-kratos\n"
@@ -260,6 +264,8 @@ def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
 def trans_config(address: str, etcd: str = "", database: Path | None = None) -> str:
     """YAML for the transfer service; its accounts are in ``database``."""
     text = f"server:\n  grpc:\n    addr: {address}\n    timeout: 1s\n"
+    if ENGINE:
+        text += f"    engine: {ENGINE}\n"
     if database is not None:
         text += f"data:\n  database:\n    source: {database}\n"
     if etcd:

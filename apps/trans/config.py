@@ -11,15 +11,17 @@ from kit.config import Duration
 from kit.consul import ConsulOptions, ConsulTls
 from kit.etcd import EtcdOptions, EtcdTls
 from kit.log import Form, Level
+from kit.transport.grpc.engines import EngineName
 from kit.transport.host import ListenAddress
 
 
 class Listener(BaseModel):
-    """Where calls come in, and how many seconds a method is given."""
+    """Where calls come in, how many seconds a method is given, and what speaks HTTP/2."""
 
     network: Literal["tcp"] = "tcp"
     addr: str = "0.0.0.0:9000"
     timeout: Duration = 1.0
+    engine: EngineName = "grpcio"
 
     @field_validator("addr")
     @classmethod

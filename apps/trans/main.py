@@ -49,6 +49,7 @@ async def _serve(conf: str) -> None:
         network=listener.network,
         address=listener.addr,
         timeout=listener.timeout,
+        engine=listener.engine,
         middleware=[recovery()],
     )
     async with AsyncExitStack() as stack:

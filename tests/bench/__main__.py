@@ -34,7 +34,7 @@ REACH = 0.30
 REACH_AT = 32
 BRANCHES = 2
 MAIN = "msg"
-OTHERS = ("durable", "kit", "client", "barrier", "store", "modes", "growth", "hanging")
+OTHERS = ("durable", "kit", "client", "barrier", "store", "modes", "growth", "hanging", "lean")
 """The benchmarks that are printed as they are, in the order of the page."""
 
 
@@ -109,6 +109,7 @@ def arguments(seconds: float, full: bool) -> dict[str, list[str]]:
         "modes": ["modes", "--seconds", shorter],
         "growth": ["growth", "--seconds", shorter, "--sizes", sizes],
         "hanging": ["hanging", "--seconds", f"{seconds * 3:g}"],
+        "lean": ["lean", "--seconds", shorter],
     }
 
 

@@ -312,6 +312,13 @@ barrier and adjustment in one script:
 
 {barrier}
 
+## The lean engine
+
+{lean}
+
+An echo of 64 bytes at the seam, four pairs of metadata and a deadline, two processes; each side is
+measured beside the lean engine on the other, which waits for nobody.
+
 ## The store alone
 
 Create a transaction with two branches, then save it finished; a depth is that many callers:

@@ -64,11 +64,13 @@ from kit.transport.lean.tls import client_context
 from kit.transport.lean.wire import Wire
 from kit.transport.tls import ClientTls
 
-CONNECT_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_MOST_S = 1.0, 8.0
+"""How long an attempt to connect may take, doubled after each that took too long: or a machine that
+is slow with many connections would never have one."""
 BACKOFF_S, BACKOFF_MOST_S, BACKOFF_GROWTH, BACKOFF_JITTER = 0.2, 2.0, 1.6, 0.2
 WAITING = 10_000
 """Calls of one connection that may wait for a stream; further ones are RESOURCE_EXHAUSTED."""
-REFUSALS, REFUSED_PAUSE_S = 5, 0.002
+REFUSALS, REFUSED_PAUSE_S = 8, 0.002
 """How often a call that the peer did not begin is sent again, and after how long at first."""
 _USER_AGENT = ("user-agent", "kit-grpc-lean/1")
 _TE = ("te", "trailers")
@@ -158,11 +160,13 @@ class ClientConnection(Wire):
                     None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 ):
                     await turn
-            except TimeoutError:
-                raise _deadline_exceeded() from None
-            finally:
+            except BaseException as exc:
                 if turn in self._waiting:
                     self._waiting.remove(turn)
+                self._next_turn()  # a turn that was given is not lost with the one who got it
+                if isinstance(exc, TimeoutError):
+                    raise _deadline_exceeded() from None
+                raise
             if len(self.streams) < self.peer_streams:
                 break
         if not self.usable:
@@ -171,7 +175,19 @@ class ClientConnection(Wire):
     def open(
         self, method: str, metadata: RawMetadata, deadline: float | None
     ) -> tuple[ClientCall, bytes]:
-        """A new call, and the header block to send for it, next."""
+        """A new call, and the header block to send for it, next.
+
+        Raises:
+            RpcFailed: INTERNAL; no header can carry ``method``.
+        """
+        # All that cannot be written is found out first: then the call does not exist, and the
+        # tables of both sides still agree.
+        try:
+            more = metadata_block(metadata) if metadata else b""
+            block = self.encoder.kept.get(method) or self._new_block(method)
+        except BaseException:
+            self._next_turn()
+            raise
         stream_id = self._next_id
         self._next_id = stream_id + 2
         if stream_id > LARGEST_STREAM_ID - 2:
@@ -179,15 +195,18 @@ class ClientConnection(Wire):
         self.last_id = stream_id
         call = ClientCall(stream_id, self.peer_window, self.guard.stream_window)
         self.streams[stream_id] = call
-        block = self.encoder.kept.get(method) or self.encoder.stable(method, self._opening(method))
         if deadline is not None:
             call.deadline = deadline
             block += timeout_field(deadline - time.monotonic())
             if deadline < self._deadline:
                 self.watch(deadline)
-        if metadata:
-            block += metadata_block(metadata)
-        return call, block
+        return call, block + more
+
+    def _new_block(self, method: str) -> bytes:
+        if not (method.isascii() and method.isprintable()):
+            text = f"grpc: the method {method!r} is not of printable ASCII and cannot be sent"
+            raise RpcFailed(GrpcCode.INTERNAL, text, unsent=True)
+        return self.encoder.stable(method, self._opening(method))
 
     def _opening(self, method: str) -> tuple[Pair, ...]:
         return (
@@ -222,7 +241,7 @@ class ClientConnection(Wire):
             return call
         self.window -= size
         call.window -= size
-        self.data_sent += 1
+        self.answered += 1
         length = len(block)
         self.send(
             pack_header(length >> 8, length & 0xFF, HEADERS, END_HEADERS, call.id)
@@ -258,7 +277,7 @@ class ClientConnection(Wire):
         if head.informational and not end:
             return
         if head.failure is not None:
-            self._break(stream, head.failure)
+            self._break(stream, _copy(head.failure))  # it is kept with the block, for others
             return
         if not end:
             if stream.head is not None:
@@ -381,6 +400,8 @@ class ClientConnection(Wire):
         """The peer, or a rule that it broke, ended a call."""
         assert isinstance(stream, ClientCall)
         failure = reset_failure(code)
+        if stream.head is not None:
+            failure.unsent = False  # whatever it says: it had begun to answer
         late = stream.deadline is not None and time.monotonic() >= stream.deadline
         if late and failure.status is GrpcCode.CANCELLED:
             failure = _deadline_exceeded()
@@ -398,7 +419,8 @@ class ClientConnection(Wire):
         reason = f"the peer went away: {text or ErrorCode(code).name if code < 14 else code}"
         for call in [call for call in self.streams.values() if call.id > last_id]:
             self.forget(call.id)
-            self._settle(call, RpcFailed(GrpcCode.UNAVAILABLE, reason, unsent=True))
+            never = call.head is None
+            self._settle(call, RpcFailed(GrpcCode.UNAVAILABLE, reason, unsent=never))
         self._wake_waiting()
         if not self.streams and not self.closed:
             self.close(reason)
@@ -510,6 +532,7 @@ class LeanConnection:
         self._failure: RpcFailed | None = None
         self._retry_at = 0.0
         self._backoff = BACKOFF_S
+        self._allowed = CONNECT_TIMEOUT_S
         self._closed = False
 
     async def unary(
@@ -518,11 +541,12 @@ class LeanConnection:
         """Make one call."""
         refused = 0
         while True:
+            if deadline is not None and deadline <= time.monotonic():
+                raise _deadline_exceeded()
             connection = self._current
             if connection is None or not connection.usable or connection.full:
                 connection = await self._ready(deadline)
-            if deadline is not None and deadline <= time.monotonic():
-                raise _deadline_exceeded()
+            # Nothing waits from here on: a turn that was given is used.
             call = connection.unary(method, request, metadata, deadline)
             try:
                 return await call.future
@@ -619,7 +643,7 @@ class LeanConnection:
         return attempt.result()
 
     def _connect(self) -> None:
-        # Ends by itself within CONNECT_TIMEOUT_S, or in close().
+        # Ends by itself within CONNECT_TIMEOUT_MOST_S, or in close().
         self._attempt = asyncio.get_running_loop().create_task(self._dial())
         self._attempt.add_done_callback(self._dialled)
 
@@ -636,6 +660,7 @@ class LeanConnection:
         elif failed is None:
             self._failure = None
             self._backoff = BACKOFF_S
+            self._allowed = CONNECT_TIMEOUT_S
 
     async def _dial(self) -> ClientConnection:
         """Connect, and wait for the peer's hello."""
@@ -643,55 +668,44 @@ class LeanConnection:
         if self._current is not None and not self._current.lost:
             self._others.add(self._current)
         self._current = None
-        made: ClientConnection | None = None
+        scheme = "http" if self._tls is None else "https"
+        made = ClientConnection(
+            self._authority, scheme, self._limits, self._keepalive, self._guard, gzip=self._gzip
+        )
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                made = await self._socket()
+            async with asyncio.timeout(self._allowed):
+                await self._socket(made)
                 await made.hello
         except TimeoutError:
-            reason = f"no answer within {CONNECT_TIMEOUT_S} s"
+            reason = f"no answer within {self._allowed} s"
+            self._allowed = min(2 * self._allowed, CONNECT_TIMEOUT_MOST_S)
         except OSError as exc:
             reason = _reason(exc)
         except asyncio.CancelledError:
-            if made is not None:
-                made.abort(_CLOSED)
+            made.abort(_CLOSED)
             raise
         else:
             self._current = made
             return made
-        if made is not None:
-            made.abort(reason)
+        made.abort(reason)  # also when the loop broke off: it may have told of the beginning only
         raise RpcFailed(
             GrpcCode.UNAVAILABLE, f"failed to connect to {self._text}: {reason}", unsent=True
         )
 
-    async def _socket(self) -> ClientConnection:
+    async def _socket(self, made: ClientConnection) -> None:
         loop = asyncio.get_running_loop()
         where, tls = self._address, self._tls
         if tls is not None and self._context is None:
             self._context = client_context(tls)
         name = None if tls is None else _host_of(self._authority)
-
-        def protocol() -> ClientConnection:
-            scheme = "http" if tls is None else "https"
-            return ClientConnection(
-                self._authority,
-                scheme,
-                self._limits,
-                self._keepalive,
-                self._guard,
-                gzip=self._gzip,
-            )
-
         if where.path:
-            _, made = await loop.create_unix_connection(
-                protocol, where.path, ssl=self._context, server_hostname=name
+            await loop.create_unix_connection(
+                lambda: made, where.path, ssl=self._context, server_hostname=name
             )
         else:
-            _, made = await loop.create_connection(
-                protocol, where.host, where.port, ssl=self._context, server_hostname=name
+            await loop.create_connection(
+                lambda: made, where.host, where.port, ssl=self._context, server_hostname=name
             )
-        return made
 
 
 class LeanStream:
@@ -712,20 +726,17 @@ class LeanStream:
         """Send one message."""
         connection, call = await self._open()
         async with self._writing:
+            await self._written(connection, call)  # a write that was cancelled is still under way
             self._raise_if_over(call)
-            if connection.send_body(call, framed(message, gzip=connection.gzip), None):
-                return
-            call.writer = connection.loop.create_future()
-            try:
-                await call.writer
-            finally:
-                call.writer = None
+            connection.send_body(call, framed(message, gzip=connection.gzip), None)
+            await self._written(connection, call)
             self._raise_if_over(call)
 
     async def done_writing(self) -> None:
         """Half-close."""
         connection, call = await self._open()
         async with self._writing:
+            await self._written(connection, call)
             if not call.ended and call.trailers is None:
                 connection.send_body(call, b"", ())
 
@@ -786,6 +797,12 @@ class LeanStream:
             raise _copy(call.failure)
         if call.ended:
             raise RpcFailed(GrpcCode.CANCELLED, "the call has ended")
+
+    async def _written(self, connection: ClientConnection, call: ClientCall) -> None:
+        """Wait until all of the last message is out, or nothing can go out any more."""
+        while call.body is not None and not call.ended:
+            call.writer = connection.loop.create_future()
+            await call.writer
 
     async def _something(self, connection: ClientConnection, call: ClientCall) -> None:
         """Wait until the answer has grown."""

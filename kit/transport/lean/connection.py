@@ -72,6 +72,7 @@ from kit.transport.lean.guard import Allowance, Guard
 from kit.transport.lean.headers import Block, Decoder, Encoder, Pair, literal
 
 _REMEMBERED = 1_000
+_HEADERS_COUNT = 16_384  # bytes that HEADERS or RST_STREAM on a closed stream are counted for
 
 
 class Stream:
@@ -127,7 +128,7 @@ class Http2Connection:
         self.closed = False
         self.held = 0
         self.last_id = 0  # the largest stream that was opened, by whichever side opens them here
-        self.data_sent = 0
+        self.answered = 0  # DATA frames that went out, and failures
         self.settled = False
         self._awaited = b"" if client else PREFACE
         self._partial = b""
@@ -135,10 +136,11 @@ class Http2Connection:
         self._scheduled = False
         self._block: bytearray | None = None
         self._block_of = (0, 0, 0)  # stream, flags, frames so far
-        self._reset: dict[int, None] = {}  # given up by this side
-        self._control = Allowance(guard.control_burst, guard.control_rate)
+        # Given up by this side, with the bytes that the peer may have sent before it heard of it.
+        self._reset: dict[int, int] = {}
+        self._control = Allowance(guard.control_burst + most_streams, guard.control_rate)
         self._resets = Allowance(guard.resets_burst + most_streams, guard.resets_rate)
-        self._data_counted = 0
+        self._answered_counted = 0
 
     # What a subclass writes.
 
@@ -165,6 +167,10 @@ class Http2Connection:
 
     def on_drained(self, stream: Stream) -> None:
         """A body that had to wait has gone out."""
+
+    def premature(self, stream: Stream) -> bool:
+        """Whether a client that resets ``stream`` now takes back what it asked for."""
+        return True
 
     def on_pong(self, payload: bytes) -> None:
         """The peer answered a ping."""
@@ -218,8 +224,8 @@ class Http2Connection:
 
     def send_reset(self, stream_id: int, code: ErrorCode) -> None:
         """Give a stream up."""
-        self.forget(stream_id)
-        self._remember(stream_id)
+        stream = self.forget(stream_id)
+        self._remember(stream_id, self.guard.stream_window if stream is None else stream.granted)
         self.send(reset(stream_id, code))
 
     def forget(self, stream_id: int) -> Stream | None:
@@ -280,7 +286,7 @@ class Http2Connection:
                 return False
             self.window -= part
             stream.window -= part
-            self.data_sent += 1
+            self.answered += 1
             last = END_STREAM if sent + part == size and trailers == () else 0
             self.send(
                 pack_header(part >> 8, part & 0xFF, DATA, last, stream.id)
@@ -357,7 +363,7 @@ class Http2Connection:
             payload = _unpadded(payload)
         stream = self.streams.get(stream_id)
         if stream is None or stream.received:
-            self._late_data(stream_id)
+            self._late_data(stream_id, length)
             return
         stream.granted -= length
         try:
@@ -382,17 +388,18 @@ class Http2Connection:
         self._granted += used
         self.send(window_update(0, used))
 
-    def _late_data(self, stream_id: int) -> None:
+    def _late_data(self, stream_id: int, length: int) -> None:
         if self._idle(stream_id):
             raise _protocol(f"DATA on stream {stream_id}, which was never opened")
-        self._spend("DATA on closed streams")
+        if not self._under_way(stream_id, length):
+            self._spend("DATA on closed streams")
         if stream_id not in self._reset:
             self._fail_stream(
                 StreamFailure(stream_id, ErrorCode.STREAM_CLOSED, "DATA after the end")
             )
 
     def _fail_stream(self, failure: StreamFailure) -> None:
-        stream = self.forget(failure.stream_id)
+        stream = self.streams.get(failure.stream_id)
         self.send_reset(failure.stream_id, failure.code)
         if stream is not None:
             self.on_reset(stream, failure.code)
@@ -430,7 +437,8 @@ class Http2Connection:
         if self.client:
             if self._idle(stream_id):
                 raise _protocol(f"HEADERS on stream {stream_id}, which was never opened")
-            self._spend("HEADERS on closed streams")
+            if not self._under_way(stream_id, _HEADERS_COUNT):
+                self._spend("HEADERS on closed streams")
             return False
         if stream_id > self.last_id:
             if stream_id & 1 == 0:
@@ -443,6 +451,8 @@ class Http2Connection:
             raise ConnectionFailure(
                 ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}, which is closed"
             )
+        if not self._under_way(stream_id, _HEADERS_COUNT):
+            self._spend("HEADERS on closed streams")
         return False
 
     def _idle(self, stream_id: int) -> bool:
@@ -472,6 +482,8 @@ class Http2Connection:
         if kind == WINDOW_UPDATE:
             self._on_window_update(stream_id, payload)
         elif kind == HEADERS:
+            if stream_id == 0:
+                raise _protocol("HEADERS on stream 0")
             self._block = bytearray(self._fragment(stream_id, flags, payload))
             self._block_of = (stream_id, flags & ~(PADDED | WITH_PRIORITY), 0)
         elif kind == RST_STREAM:
@@ -541,13 +553,14 @@ class Http2Connection:
             raise ConnectionFailure(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 bytes")
         if self._idle(stream_id):
             raise _protocol(f"RST_STREAM on stream {stream_id}, which was never opened")
-        if stream_id not in self.streams:
-            self._spend("RST_STREAM frames")
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if not self._under_way(stream_id, _HEADERS_COUNT):
+                self._spend("RST_STREAM frames")
             return
-        if not self.client:
+        if not self.client and self.premature(stream):
             self._spend_reset()
-        stream = self.forget(stream_id)
-        assert stream is not None
+        self.forget(stream_id)
         self.on_reset(stream, unpack_u32(payload)[0])
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -617,9 +630,10 @@ class Http2Connection:
     # What the peer may do.
 
     def _spend(self, what: str) -> None:
-        if self.data_sent != self._data_counted:
-            self._control.add((self.data_sent - self._data_counted) * self.guard.updates_per_data)
-            self._data_counted = self.data_sent
+        if self.answered != self._answered_counted:
+            more = (self.answered - self._answered_counted) * self.guard.updates_per_data
+            self._control.add(more)
+            self._answered_counted = self.answered
         if not self._control.take():
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
 
@@ -627,12 +641,20 @@ class Http2Connection:
         if not self._resets.take():
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many streams reset")
 
-    def _remember(self, stream_id: int) -> None:
+    def _remember(self, stream_id: int, granted: int) -> None:
         """Frames that the peer sent before it heard of the end are ignored."""
         remembered = self._reset
-        remembered[stream_id] = None
+        remembered[stream_id] = granted + 2 * _HEADERS_COUNT
         if len(remembered) > _REMEMBERED:
             del remembered[next(iter(remembered))]
+
+    def _under_way(self, stream_id: int, size: int) -> bool:
+        """Whether a frame of a stream given up can have left before the peer heard of that."""
+        left = self._reset.get(stream_id, 0) - size
+        if left < 0 or size == 0:
+            return False
+        self._reset[stream_id] = left
+        return True
 
 
 class PingPatience:
@@ -643,23 +665,23 @@ class PingPatience:
         strikes: how often it may come earlier.
     """
 
-    __slots__ = ("_data_sent", "_interval", "_last", "_left", "_strikes")
+    __slots__ = ("_answered", "_interval", "_last", "_left", "_strikes")
 
     def __init__(self, interval: float, strikes: int) -> None:
         self._interval = interval
         self._strikes = self._left = strikes
         self._last = float("-inf")
-        self._data_sent = -1
+        self._answered = -1
 
-    def ping(self, data_sent: int) -> None:
-        """A ping came after ``data_sent`` frames.
+    def ping(self, answered: int) -> None:
+        """A ping came when ``answered`` counts what has gone out.
 
         Raises:
             ConnectionFailure: ENHANCE_YOUR_CALM, with the word that grpc's clients know.
         """
         now = time.monotonic()
-        if data_sent != self._data_sent:
-            self._data_sent, self._left = data_sent, self._strikes
+        if answered != self._answered:
+            self._answered, self._left = answered, self._strikes
         elif now - self._last < self._interval:
             self._left -= 1
             if self._left < 0:

@@ -6,10 +6,15 @@ One connection holds at most, in bytes:
 messages that are not complete or not read  ``buffered_bytes``
 metadata of its calls                       ``streams_per_connection * header_list_bytes``
 a header block that is being received       ``2 * header_list_bytes``
+header blocks that may come again           128 of 512 bytes, and 1,024 texts of 128 bytes
 what was written and not yet taken          64 KiB and one message a call, then it is not read
 =========================================  ====================================================
 
-and the messages that its handlers work on. Beyond these, the connection or the call ends.
+and the messages that its handlers work on. Beyond these, the connection or the call ends. Small
+fields take three times what they count: each is an object of Python.
+``tests/conformance/lean/test_memory.py`` attacks each of them and measures the process. An idle
+connection takes 6 kB on the server and 8 kB on the client, with TLS 32 and 46 kB (uvloop;
+``tests/bench/idle.py``).
 """
 
 import time
@@ -23,13 +28,17 @@ class Guard:
     Attributes:
         header_list_bytes: metadata of one call, 32 bytes a pair included, as grpcio limits it.
         continuations: frames that one header block may be spread over.
-        stream_window: what a peer may send ahead on one call.
+        stream_window: what a peer may send ahead on one call; not less than 65,535, which it may
+            send before it hears of a limit.
         connection_window: what it may send ahead on all of them.
         buffered_bytes: incomplete and unread messages of one connection.
-        control_burst: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown and empty frames at once.
-        control_rate: the same per second; each DATA frame sent allows ``updates_per_data`` more.
+        control_burst: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown and empty frames at once,
+            beside one for every stream.
+        control_rate: the same per second; each DATA frame sent, and each call that this side fails,
+            allows ``updates_per_data`` more.
         updates_per_data: see there.
-        resets_burst: calls that a client may take back at once, beside one for every stream.
+        resets_burst: calls that a client may take back at once, beside one for every stream; those
+            whose deadline has come do not count.
         resets_rate: the same per second.
         ping_strikes: pings that may come before their time.
         handshake: from the connection to the first SETTINGS.

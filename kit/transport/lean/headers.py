@@ -220,8 +220,15 @@ class Encoder:
     def stable(self, key: str, pairs: Iterable[Pair]) -> bytes:
         """Fields that never change under ``key``; look them up in :attr:`kept` before.
 
-        The first block of its kind brings its fields into the peer's table, later ones point there.
+        The first block of its kind brings its fields into the peer's table, later ones point there:
+        a block that was made has to be sent.
+
+        Raises:
+            UnicodeEncodeError: a field is not of Latin-1; nothing has changed.
         """
+        pairs = list(pairs)
+        for pair in pairs:
+            "".join(pair).encode("latin-1")
         parts = [self._announce]
         for pair in pairs:
             index = _STATIC_PAIRS.get(pair) or self._index(pair)

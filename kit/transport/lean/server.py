@@ -75,6 +75,7 @@ _OK = (("grpc-status", "0"),)
 _DRAIN_PING = b"kit-away"
 _DRAIN_WAIT = 1.0
 _FIRST_MESSAGE_WAIT = 0.05
+_EARLY = 0.1  # seconds that a client's deadline may pass ahead of the one noted here, at most
 _NO_GRPC = b"This port speaks gRPC: POST, content-type application/grpc.\n"
 _CUT = "Server shutting down"
 
@@ -93,6 +94,7 @@ class ServerStream(Stream):
     messages: deque[bytes] | None = None
     size = 0  # of all DATA, to be held against content-length
     grown = 0.0  # when it was first seen without progress; 0 for never
+    taken = 0  # bytes of the body that were out then
     reader: asyncio.Future[None] | None = None
     writer: asyncio.Future[None] | None = None
     refusal: RpcFailed | None = None  # why nobody serves it
@@ -153,18 +155,20 @@ class ServerStream(Stream):
 
     async def write(self, message: bytes) -> None:
         """Send one message; waits for window."""
-        connection = self.connection
+        await self.written()  # a write that was cancelled is still under way
         if self.ended:
             raise asyncio.CancelledError
         if not self.opened:
-            connection.open_reply(self, ())
-        if connection.send_body(self, framed(message, gzip=self.gzip), None):
-            return
-        self.writer = connection.loop.create_future()
-        try:
-            await self.writer
-        finally:
-            self.writer = None
+            self.connection.open_reply(self, ())
+        self.connection.send_body(self, framed(message, gzip=self.gzip), None)
+        await self.written()
+
+    async def written(self) -> None:
+        """Wait until all of the last message is out."""
+        while self.body is not None and not self.ended:
+            if self.writer is None or self.writer.done():
+                self.writer = self.connection.loop.create_future()
+            await asyncio.shield(self.writer)
 
 
 class ServerConnection(Wire):
@@ -358,6 +362,7 @@ class ServerConnection(Wire):
         stream.begun = True
         try:
             await handler(stream)
+            await stream.written()
             if not stream.ended:
                 if not stream.opened:
                     self.open_reply(stream, ())
@@ -396,7 +401,7 @@ class ServerConnection(Wire):
             self._finish_with(stream, framed(message, gzip=stream.gzip))
             return
         self.window -= size
-        self.data_sent += 1
+        self.answered += 1
         kept = self.encoder.kept
         start = kept.get("open") or self.encoder.stable("open", _OPEN)
         end = kept.get("ok") or self.encoder.stable("ok", _OK)
@@ -418,12 +423,12 @@ class ServerConnection(Wire):
         """Send the initial metadata."""
         if stream.ended:
             raise asyncio.CancelledError
+        more = metadata_block(metadata)  # first: a block of the encoder has to be sent
         stream.opened = True
         block = self.encoder.kept.get("open") or self.encoder.stable("open", _OPEN)
         if stream.gzip:
             block += literal(*ENCODING)
-        block += metadata_block(metadata)
-        self.send_block(stream.id, block)
+        self.send_block(stream.id, block + more)
 
     def _finish_with(self, stream: ServerStream, body: bytes) -> None:
         """Send the last of a call that succeeded."""
@@ -437,14 +442,15 @@ class ServerConnection(Wire):
             return
         stream.body = None
         self.blocked.pop(stream.id, None)
+        status = b"".join(literal(*pair) for pair in status_pairs(failure))
         block = b""
         if failure.headers and not stream.opened:
             self.open_reply(stream, failure.headers)
         elif not stream.opened:
             block = self.encoder.kept.get("open") or self.encoder.stable("open", _OPEN)
-        block += b"".join(literal(*pair) for pair in status_pairs(failure))
         self._end(stream)
-        self.send_block(stream.id, block, end=True)
+        self.answered += 1
+        self.send_block(stream.id, block + status, end=True)
         self._finished(stream)
 
     def on_drained(self, stream: Stream) -> None:
@@ -507,8 +513,8 @@ class ServerConnection(Wire):
             waits = stream.body is not None or (stream.task is None and not stream.received)
             if not waits:
                 continue
-            if not stream.grown:
-                stream.grown = now
+            if not stream.grown or (stream.body is not None and stream.sent != stream.taken):
+                stream.grown, stream.taken = now, stream.sent
             elif now - stream.grown > self.guard.stall:
                 text = "grpc: no progress for too long"
                 self.fail_call(stream, RpcFailed(GrpcCode.CANCELLED, text))
@@ -516,7 +522,15 @@ class ServerConnection(Wire):
 
     def on_ping(self) -> None:
         """A client may not ask too often."""
-        self._patience.ping(self.data_sent)
+        self._patience.ping(self.answered)
+
+    def premature(self, stream: Stream) -> bool:
+        """A client that waited as long as it said it would takes nothing back."""
+        assert isinstance(stream, ServerStream)
+        timeout = stream.head.timeout
+        if timeout is None or stream.deadline is None:
+            return True
+        return time.monotonic() < stream.deadline - min(_EARLY, timeout / 2)
 
     def on_lost(self, reason: str) -> None:
         """The client is gone."""

@@ -14,6 +14,7 @@ from kit.transport.grpc.engine import Keepalive
 from kit.transport.lean.connection import Http2Connection
 from kit.transport.lean.frames import PING, frame
 from kit.transport.lean.guard import Guard
+from kit.transport.lean.tls import slim
 
 _PING = b"kit-ping"
 _LINGER = 5.0
@@ -36,6 +37,7 @@ class Wire(Http2Connection, asyncio.Protocol):
         self._pinged = 0.0
         self._hello_by = inf
         self._silence: asyncio.TimerHandle | None = None
+        self._last_look = False
         self._lingering: asyncio.TimerHandle | None = None
         self._deadline = inf
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -63,6 +65,8 @@ class Wire(Http2Connection, asyncio.Protocol):
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self.abort("TLS did not agree on h2")
             return
+        if tls is not None:
+            slim(transport)
         self._heard = time.monotonic()
         self.begin()
         self._hello_by = self._heard + self.guard.handshake
@@ -112,8 +116,10 @@ class Wire(Http2Connection, asyncio.Protocol):
         self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        if self.out and self._transport is not None and not self.lost:
-            self._transport.write(self.take())
+        transport = self._transport
+        # One that met an error tells of it a turn later; uvloop's raises when written until then.
+        if self.out and not self.lost and transport is not None and not transport.is_closing():
+            transport.write(self.take())
         else:
             self._scheduled = False
             self.out.clear()
@@ -174,13 +180,15 @@ class Wire(Http2Connection, asyncio.Protocol):
         due = self._heard + keepalive.interval - now
         if self._heard < self._pinged:
             due = self._pinged + keepalive.timeout - now
-            if due <= 0:
+            if due <= 0 and self._last_look:
                 self.abort("keepalive watchdog timeout")
                 return
+            # When it was this process that stood still, the answer lies in the socket, unread.
+            self._last_look = due <= 0
         elif due <= 0:
             due = keepalive.interval
             if self.settled and (self.streams or not self.client):
-                self._pinged, due = now, keepalive.timeout
+                self._pinged, due, self._last_look = now, keepalive.timeout, False
                 self.send(frame(PING, 0, 0, _PING))
         due = min(due, keepalive.interval)  # stalled calls are looked for in any case
         if not self.settled:

@@ -35,9 +35,13 @@ from tests.conformance.dtm.clients import (
     Tx,
     unique,
 )
-from tests.processes import COORDINATOR, Process, Processes, free_port
+from tests.processes import COORDINATOR, ENGINE, Process, Processes, free_port
 
 STORES = ("sqlite", "postgres", "mysql", "redis")
+ENGINES = {"postgres": "lean", "redis": "lean"}
+"""The gRPC engine of a store's coordinators, grpcio for others: what every store is asked is asked
+on both engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
+"""
 FOREIGN = "DTM_HTTP" in os.environ
 
 SETTLES_WITHIN = 10.0
@@ -257,6 +261,7 @@ class Coordinators:
             "Listen": "127.0.0.1",
             "HttpPort": free_port(),
             "GrpcPort": free_port(),
+            "GrpcEngine": ENGINE or ENGINES.get(store, "grpcio"),
             "TransCronInterval": 1,
             "MicroService": {"Driver": "dtm-driver-kratos"},
             **settings,

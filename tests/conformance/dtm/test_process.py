@@ -169,7 +169,8 @@ async def test_row_62_positional_argument_is_refused_with_the_way_to_the_usage(
 
 
 async def test_row_62_d_logs_more(deployed: Coordinators) -> None:
-    tm = await deployed.start(flags=("--dev", "-d"))
+    # What is logged at that level is mostly of grpcio.
+    tm = await deployed.start(flags=("--dev", "-d"), GrpcEngine="grpcio")
     accepted(await tm.http.submit(msg(tm.http, unique("debug"), wait_result=True)))
     assert tm.process is not None
     await tm.process.stop()

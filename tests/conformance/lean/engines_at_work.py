@@ -34,10 +34,13 @@ async def serving(
     tls: ServerTls | None = None,
     port: int = 0,
 ) -> AsyncIterator[tuple[str, ServerEngine]]:
-    """A server whose every method is ``handler``, or ``stream``; gives its address."""
+    """A server whose every method is ``handler``, or ``stream``; gives its address.
 
-    def route(_method: str) -> Route:
-        if stream is not None:
+    With both, ``stream`` is for methods whose name ends in ``Stream``.
+    """
+
+    def route(method: str) -> Route:
+        if stream is not None and (handler is None or method.endswith("Stream")):
             return StreamRoute(stream)
         assert handler is not None
         return UnaryRoute(handler)

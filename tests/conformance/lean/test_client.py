@@ -1,6 +1,7 @@
 """The lean client and what becomes of its connection."""
 
 import asyncio
+import ssl
 import time
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from kit.transport.grpc.engine import (
     RpcFailed,
     ServerCall,
     ServerTls,
+    UnaryRoute,
 )
-from kit.transport.lean.client import CONNECT_TIMEOUT_S
+from kit.transport.lean import Guard, LeanServer
+from kit.transport.lean.client import CONNECT_TIMEOUT_S, REFUSALS
 from kit.transport.lean.frames import (
     ACK,
     END_HEADERS,
@@ -31,6 +34,7 @@ from kit.transport.lean.frames import (
     reset,
     settings,
 )
+from kit.transport.lean.headers import literal
 from tests.conformance.lean.engines_at_work import connected, echo, serving
 from tests.conformance.lean.raw import ANSWER, Peer, answering, reply
 
@@ -125,6 +129,31 @@ async def test_a_call_that_the_peer_never_began_is_sent_again(refusal: str) -> N
     assert connections == (2 if refusal == "goaway" else 1)
 
 
+@pytest.mark.parametrize("refusal", ["goaway", "reset"])
+async def test_a_call_whose_answer_has_begun_is_never_sent_again(refusal: str) -> None:
+    """Whatever the peer says of it afterwards."""
+    calls = 0
+
+    async def turn_back(peer: Peer) -> None:
+        nonlocal calls
+        await hello(peer)
+        _, _, stream_id, _ = await peer.until(HEADERS)
+        calls += 1
+        peer.writer.write(frame(HEADERS, END_HEADERS, stream_id, ANSWER))
+        if refusal == "goaway":
+            peer.writer.write(goaway(0, ErrorCode.NO_ERROR))
+        else:
+            peer.writer.write(reset(stream_id, ErrorCode.REFUSED_STREAM))
+        await peer.closed()
+
+    async with answering(turn_back) as address, connected(address) as to:
+        with pytest.raises(RpcFailed) as caught:
+            await to.unary(METHOD, b"", (), None)
+        assert caught.value.status is GrpcCode.UNAVAILABLE
+        assert not caught.value.unsent
+    assert calls == 1
+
+
 async def test_a_peer_that_refuses_for_ever_is_given_up() -> None:
     tries = 0
 
@@ -140,7 +169,7 @@ async def test_a_peer_that_refuses_for_ever_is_given_up() -> None:
         with pytest.raises(RpcFailed, match="REFUSED_STREAM") as caught:
             await to.unary(METHOD, b"", (), None)
         assert caught.value.unsent
-    assert tries == 6
+    assert tries == REFUSALS + 1
 
 
 async def test_a_peer_that_falls_silent_is_found_by_pings() -> None:
@@ -342,3 +371,183 @@ async def test_a_peer_that_takes_a_few_streams_gets_all_calls_in_turn() -> None:
             *(to.unary(METHOD, b"%d" % number, (), time.monotonic() + 9) for number in range(100))
         )
     assert [reply.message for reply in replies] == [b"%d" % number for number in range(100)]
+
+
+async def test_a_turn_that_its_owner_cannot_take_goes_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cancelled, or of a method that cannot be sent: those behind must not wait for ever."""
+    leave = asyncio.Event()
+
+    async def wait(request: bytes, _call: ServerCall) -> bytes:
+        if request == b"first":
+            await leave.wait()
+        return request
+
+    async with (
+        serving(wait, limits=Limits(streams_per_connection=1)) as (address, _),
+        connected(address) as to,
+    ):
+        first = asyncio.create_task(to.unary(METHOD, b"first", (), None))
+        async with asyncio.timeout(5):
+            while not to.ready():
+                await asyncio.sleep(0.01)
+        waiting = [
+            asyncio.create_task(to.unary(method, b"%d" % number, (), None))
+            for number, method in enumerate((METHOD, "/s.S/\u20ac", METHOD))
+        ]
+        current = to._current  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while len(current._waiting) < 3:
+                await asyncio.sleep(0.01)
+        give_turn = current._next_turn
+
+        def cancel_who_got_it() -> None:
+            monkeypatch.undo()
+            give_turn()
+            waiting[0].cancel()
+
+        monkeypatch.setattr(current, "_next_turn", cancel_who_got_it)
+        leave.set()
+        async with asyncio.timeout(5):
+            assert (await first).message == b"first"
+            assert (await waiting[2]).message == b"2"
+        assert waiting[0].cancelled()
+        with pytest.raises(RpcFailed, match="cannot be sent"):
+            await waiting[1]
+
+
+async def test_a_method_that_cannot_be_sent_fails_alone() -> None:
+    """Names come from configurations and, at a coordinator, from whoever submits."""
+    methods: list[str] = []
+
+    def route(method: str) -> UnaryRoute:
+        methods.append(method)
+        return UnaryRoute(echo)
+
+    server = LeanServer(route, tls=None, limits=Limits(), keepalive=Keepalive())
+    port = await server.listen("127.0.0.1", 0)
+    await server.start()
+    async with connected(f"127.0.0.1:{port}") as to:
+        for number in range(5):
+            for method in ("/s.S/\u20ac", "/s.S/M\r\nx-admin: 1"):
+                with pytest.raises(RpcFailed, match="cannot be sent") as caught:
+                    await to.unary(method, b"", (), None)
+                assert caught.value.unsent
+                with pytest.raises(RpcFailed, match="cannot be sent"):
+                    await to.stream(method, (), None).read()
+            with pytest.raises(UnicodeEncodeError):
+                await to.unary(f"/s.S/New{number}", b"", (("x", "\u20ac"),), None)
+            await to.unary(f"/s.S/M{number}", b"", (), None)
+        assert not to._current.streams  # type: ignore[attr-defined]
+    assert methods == [f"/s.S/M{number}" for number in range(5)]
+    await server.stop(0)
+
+
+async def test_failures_of_one_header_block_are_not_one_exception() -> None:
+    """A block is read once for many calls; an exception raised twice would keep both callers."""
+
+    async def no_grpc(peer: Peer) -> None:
+        await hello(peer)
+        while True:
+            _, _, stream_id, _ = await peer.until(HEADERS)
+            peer.writer.write(frame(HEADERS, END_HEADERS | 1, stream_id, literal(":status", "503")))
+
+    async with answering(no_grpc) as address, connected(address) as to:
+        failures = []
+        for _ in range(3):
+            with pytest.raises(RpcFailed, match="503") as caught:
+                await to.unary(METHOD, b"", (), None)
+            failures.append(caught.value)
+    assert len(set(map(id, failures))) == 3
+
+
+async def test_a_write_that_was_cancelled_does_not_spoil_the_next() -> None:
+    """Part of it may be out already: it goes on, and what follows waits for it."""
+    read_on = asyncio.Event()
+
+    async def late(call: ServerCall) -> None:
+        await read_on.wait()
+        while (message := await call.read()) is not None:
+            await call.write(b"%d" % len(message))
+
+    guard = Guard(stream_window=70_000)  # granted by the server
+    async with serving(stream=late, guard=guard) as (address, _), connected(address) as to:
+        stream = to.stream(METHOD, (), None)
+        await stream.write(b"first")  # as long as it is not read no more window is granted
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stream.write(bytes(300_000)), 0.2)
+        read_on.set()
+        await stream.write(b"next")
+        await stream.done_writing()
+        assert [await stream.read() for _ in range(4)] == [b"5", b"300000", b"4", None]
+
+
+async def test_a_connection_whose_numbers_are_used_up_is_replaced() -> None:
+    """Streams are numbered up to 2^31 - 1; the call with the last number still ends well."""
+    async with serving(echo) as (address, server), connected(address) as to:
+        await to.unary(METHOD, b"", (), None)
+        first = to._current  # type: ignore[attr-defined]
+        first._next_id = 2**31 - 3
+        for number in range(6):
+            assert (await to.unary(METHOD, b"%d" % number, (), None)).message == b"%d" % number
+        assert to._current is not first  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while len(server._connections) > 1:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+
+
+async def test_calls_share_one_connection() -> None:
+    async with serving(echo) as (address, server), connected(address) as to:
+        await asyncio.gather(*(to.unary(METHOD, b"", (), None) for _ in range(50)))
+        await to.unary(METHOD, b"", (), None)
+        assert len(server._connections) == 1  # type: ignore[attr-defined]
+
+
+async def test_a_tls_peer_that_does_not_agree_on_h2_is_refused() -> None:
+    ca = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # offers no ALPN
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0, ssl=context)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with connected(address, tls=ClientTls(ca=ca.cert_pem.bytes())) as to:
+        with pytest.raises(RpcFailed, match="did not agree on h2") as caught:
+            await to.unary(METHOD, b"", (), time.monotonic() + 5)
+        assert caught.value.unsent
+    server.close()
+
+
+async def test_tls_of_asyncio_keeps_a_small_buffer() -> None:
+    """256 KiB a connection otherwise; there is no public way to it, so a new Python may lose it."""
+    ca = trustme.CA()
+    leaf = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
+    tls = ClientTls(ca=ca.cert_pem.bytes())
+    async with (
+        serving(echo, tls=ServerTls(leaf, leaf)) as (address, server),
+        connected(address, tls=tls) as to,
+        connected(address, tls=tls) as other,
+    ):
+        big = bytes(3_000_000)
+        for one in (to, other):
+            assert (await one.unary(METHOD, big, (), None)).message == big
+        for end in (to._current, *server._connections):  # type: ignore[attr-defined]
+            assert len(end._transport._ssl_protocol._ssl_buffer) == 16_384
+        assert to._context is other._context  # type: ignore[attr-defined]
+
+
+async def test_a_transport_that_has_failed_is_not_written_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The loop tells of an error a turn later; uvloop's raise when they are written until then."""
+    async with serving(echo) as (address, _), connected(address) as to:
+        await to.unary(METHOD, b"", (), None)
+        to._current._transport.abort()  # type: ignore[attr-defined]
+        with pytest.raises(RpcFailed) as caught:
+            await to.unary(METHOD, b"", (), None)
+        assert caught.value.status is GrpcCode.UNAVAILABLE
+    assert caplog.text == ""

@@ -1,10 +1,12 @@
 """The lean server against peers that misbehave, by hand over real sockets."""
 
 import asyncio
+import contextlib
 import gc
 import resource
 import socket
 import ssl
+import time
 
 import pytest
 import trustme
@@ -29,6 +31,7 @@ from kit.transport.lean.frames import (
     reset,
     settings,
     unpack_u32,
+    window_update,
 )
 from kit.transport.lean.headers import Decoder, literal
 from kit.transport.lean.messages import pack_prefix
@@ -105,6 +108,15 @@ async def test_pings_without_need_are_too_many() -> None:
         pytest.param(
             b"".join(call(n) + reset(n, ErrorCode.CANCEL) for n in range(1, 12_001, 2)),
             id="rapid reset",
+        ),
+        pytest.param(
+            b"".join(
+                frame(HEADERS, END_HEADERS, n, REQUEST + literal("grpc-timeout", "90m"))
+                + frame(DATA, END_STREAM, n, bytes(5))
+                + reset(n, ErrorCode.CANCEL)
+                for n in range(1, 12_001, 2)
+            ),
+            id="rapid reset with a short deadline",
         ),
         pytest.param(
             frame(HEADERS, 0, 1, REQUEST) + frame(9, 0, 1, literal("x", "y" * 4_000)) * 17,
@@ -325,6 +337,83 @@ async def test_tls_without_h2_is_turned_away() -> None:
         writer.write(PREFACE + settings({}))
         assert await Peer(*streams).closed()
         writer.close()
+
+
+async def test_a_handler_whose_write_was_cancelled_may_write_on_or_end() -> None:
+    async def impatient(call: ServerCall) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(call.write(bytes(2_000_000)), 0.05)
+        if await call.read() == b"more":
+            await call.write(b"more")
+
+    async with serving(stream=impatient) as (address, _), connected(address) as to:
+        for request, answers in ((b"more", [2_000_000, 4]), (b"", [2_000_000])):
+            stream = to.stream(METHOD, (), time.monotonic() + 20)
+            await stream.write(request)
+            await stream.done_writing()
+            await asyncio.sleep(0.2)  # nothing is read meanwhile: the window is full
+            got = []
+            while (message := await stream.read()) is not None:
+                got.append(len(message))
+            assert got == answers
+
+
+async def test_an_answer_that_is_taken_slowly_is_not_given_up() -> None:
+    """Ten times as long as the limit, with a little progress in between."""
+    guard, keepalive = Guard(stall=0.3), Keepalive(interval=0.05, timeout=5.0)
+    async with (
+        serving(echo, guard=guard, keepalive=keepalive) as (address, _),
+        dialled(address, PREFACE + settings({INITIAL_WINDOW_SIZE: 0})) as peer,
+    ):
+        peer.writer.write(call(1, bytes(95)))
+        got = b""
+        async with asyncio.timeout(60):
+            while len(got) < 100:
+                peer.writer.write(window_update(1, 5) + frame(PING, ACK, 0, bytes(8)))
+                got += (await peer.until(DATA))[3]
+                await asyncio.sleep(0.1)
+        assert got == pack_prefix(0, 95) + bytes(95)
+        assert (await status_of(peer))[0] == "0"
+
+
+async def test_a_client_whose_calls_all_come_too_late_keeps_its_connection() -> None:
+    """A handler that hangs makes each call end at its deadline, on both sides at about once."""
+
+    async def hang(_request: bytes, _call: ServerCall) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    guard = Guard(control_burst=50, control_rate=1.0, resets_burst=50, resets_rate=1.0)
+    limits = Limits(streams_per_connection=100)
+    async with (
+        serving(hang, guard=guard, limits=limits) as (address, server),
+        connected(address) as to,
+    ):
+        for _ in range(10):
+            outcomes = await asyncio.gather(
+                *(to.unary(METHOD, b"", (), time.monotonic() + 0.1) for _ in range(100)),
+                return_exceptions=True,
+            )
+            late = [o for o in outcomes if isinstance(o, RpcFailed)]
+            assert {o.status for o in late} == {GrpcCode.DEADLINE_EXCEEDED}, outcomes
+        assert len(server._connections) == 1  # type: ignore[attr-defined]
+        await server.stop(None)
+
+
+async def test_a_stream_of_small_messages_that_is_given_up_costs_no_connection() -> None:
+    """A megabyte of them is under way then."""
+
+    async def pour(call: ServerCall) -> None:
+        while True:
+            await call.write(b"small")
+
+    async with serving(stream=pour) as (address, server), connected(address) as to:
+        for _ in range(2):
+            stream = to.stream(METHOD, (), None)
+            assert await stream.read() == b"small"
+            stream.cancel()
+        assert await to.stream(METHOD, (), None).read() == b"small"
+        assert len(server._connections) == 1  # type: ignore[attr-defined]
 
 
 async def test_h2spec_finds_nothing() -> None:

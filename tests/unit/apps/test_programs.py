@@ -125,14 +125,17 @@ async def test_trans_follows_v3_when_its_configuration_says_so(tmp_path: Path) -
 async def test_trans_names_all_that_is_wrong_with_its_configuration(tmp_path: Path) -> None:
     """One line a problem with its place, exit status 2, no stack."""
     path = tmp_path / "c.yaml"
-    path.write_text("server:\n  grpc:\n    addr: 9000\n    adr: x\nlog: {level: loud}\n")
+    path.write_text(
+        "server:\n  grpc:\n    addr: 9000\n    adr: x\n    engine: fast\nlog: {level: loud}\n"
+    )
     status, _, err = await run("trans", "--conf", str(path))
     places = [line.split(": ")[1:3] for line in err.splitlines() if line.startswith("trans: ")]
     assert status == 2
     assert places == [
         [f"{path}:3", "server.grpc.addr"],
         [f"{path}:4", "server.grpc.adr"],
-        [f"{path}:5", "log.level"],
+        [f"{path}:5", "server.grpc.engine"],
+        [f"{path}:6", "log.level"],
     ]
     assert "Traceback" not in err
 

@@ -445,6 +445,37 @@ def test_window_updates_for_data_that_was_sent_are_no_flood(
     assert not server.closed
 
 
+def test_what_was_under_way_when_a_stream_was_given_up_is_no_flood(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A peer may fill the window it was granted with small frames, and end the stream."""
+    monkeypatch.setattr("kit.transport.lean.guard.time.monotonic", lambda: 0.0)
+    client = Noting(client=True, guard=Guard(control_burst=10))
+    client.receive(settings({}))
+    client.take()
+    for _ in range(20):
+        stream = client.open()
+        client.send_reset(stream.id, ErrorCode.CANCEL)
+        answer = frame(HEADERS, END_HEADERS, stream.id, b"\x88")
+        end = frame(HEADERS, END_HEADERS | END_STREAM, stream.id, b"\x88")
+        client.receive(answer + frame(DATA, 0, stream.id, b"small") * 500 + end)
+    assert not client.closed
+    assert client.heard == []
+    for _ in range(20):  # but no more than the window
+        client.receive(frame(DATA, 0, 1, bytes(16_384)) * 64)
+    assert farewell(client) is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_headers_on_a_stream_given_up_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.transport.lean.guard.time.monotonic", lambda: 0.0)
+    server = greeted(guard=Guard(control_burst=10))
+    server.receive(OPEN)
+    server.send_reset(1, ErrorCode.NO_ERROR)
+    for _ in range(100):
+        server.receive(frame(HEADERS, END_HEADERS | END_STREAM, 1, REQUEST))
+    assert farewell(server) is ErrorCode.ENHANCE_YOUR_CALM
+
+
 def test_an_allowance_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("kit.transport.lean.guard.time.monotonic", lambda: now)

@@ -243,3 +243,12 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(decoder._kept) <= 128
     assert len(decoder._texts) <= 1024
     assert decoder._used <= TABLE_BYTES
+
+
+def test_what_cannot_be_written_leaves_the_table_as_the_peer_knows_it() -> None:
+    encoder, decoder = Encoder(), Decoder(16_384)
+    decoder.decode(encoder.stable("a", [("x-a", "1")]))
+    with pytest.raises(UnicodeEncodeError):
+        encoder.stable("b", [("x-b", "2"), ("x-c", "\u20ac")])
+    for key, pairs in (("c", [("x-d", "3")]), ("a", [("x-a", "1")]), ("c", [("x-d", "3")])):
+        assert decoder.decode(encoder.stable(key, pairs)).pairs == pairs
