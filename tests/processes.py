@@ -20,8 +20,8 @@ from pathlib import Path
 ENGINE = os.environ.get("GRPC_ENGINE", "")
 """The gRPC engine of all processes, ``lean`` or ``grpcio``; empty: what each test takes."""
 
-READY_WITHIN = 15.0
-STOPS_WITHIN = 10.0
+READY_WITHIN = 60.0
+STOPS_WITHIN = 30.0
 _POLL = 0.01
 _PORTS = range(20_000, 30_000)
 """Below the ports that outgoing connections get: one of those could be taken meanwhile."""

@@ -43,7 +43,10 @@ class Handlers(grpc.GenericRpcHandler):
     def __init__(self, name: bytes) -> None:
         self._name = name
 
-    def service(self, _details: Any) -> Any:
+    def service(self, details: Any) -> Any:
+        if not details.method.startswith("/a.B/"):
+            return None  # no health service above all
+
         async def answer(_request: bytes, _context: Any) -> bytes:
             return self._name
 
