@@ -21,7 +21,7 @@ from kit.dtm.core.events import (
     Submitted,
     Woken,
 )
-from kit.dtm.core.model import Branch, BranchKey, Options, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, BranchKey, Options, Policy, Round, Transaction
 from kit.dtm.core.rounds import ended, failure, marked, shortened
 from kit.dtm.wire import (
     MAX_BRANCHES,
@@ -31,6 +31,7 @@ from kit.dtm.wire import (
     TransType,
     with_result_word,
 )
+from kit.value import changed
 
 
 class _Mode(Protocol):

@@ -15,7 +15,7 @@ Source: dtm-labs/dtm dtmsvr/trans_type_msg.go, ProcessOnce.
 
 from kit.dtm.core.commands import Answer, Command, Outcome, Reply, Save
 from kit.dtm.core.events import Aborted, Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Round, Transaction
 from kit.dtm.core.retry import base_interval, fails_at, interval_after
 from kit.dtm.core.rounds import (
     Step,
@@ -40,6 +40,7 @@ from kit.dtm.core.rounds import (
     wake,
 )
 from kit.dtm.wire import QUERY_BRANCH_ID, BranchStatus, Op, Result, Status
+from kit.value import changed
 
 _WAITS = failure("")
 

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 from kit.dtm.core.commands import Alert, Answer, Call, Command, Outcome, Reply, Save, Wake
 from kit.dtm.core.events import Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Round, Transaction
 from kit.dtm.core.retry import base_interval, doubled_interval, fails_at, retry_at
 from kit.dtm.wire import BranchStatus, Result, Status, with_result_word
+from kit.value import changed
 
 Step = tuple[Transaction, list[Command]]
 

@@ -20,11 +20,9 @@ rollback reason of the submitted saga.
 Source: dtm-labs/dtm dtmsvr/trans_type_saga.go, ProcessOnce.
 """
 
-from dataclasses import dataclass
-
 from kit.dtm.core.commands import Answer, Call, Command, Outcome, Save
 from kit.dtm.core.events import Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Round, Transaction
 from kit.dtm.core.retry import base_interval, doubled_interval, interval_after
 from kit.dtm.core.rounds import (
     Step,
@@ -46,12 +44,13 @@ from kit.dtm.core.rounds import (
     unknown,
 )
 from kit.dtm.wire import BranchStatus, Op, Result, Status, with_result_word
+from kit.value import changed, value
 
 _LOST = "fail message lost"
 """dtm's words for a failed action whose text was not kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Moment:
     """When a saga goes on, and what about it is written with the next save."""
 

@@ -14,7 +14,7 @@ Source: dtm-labs/dtm dtmsvr/trans_type_tcc.go, trans_type_xa.go, ProcessOnce.
 
 from kit.dtm.core.commands import Answer, Command, Outcome, Save
 from kit.dtm.core.events import Aborted, Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Transaction
 from kit.dtm.core.retry import base_interval, fails_at, interval_after
 from kit.dtm.core.rounds import (
     Step,
@@ -35,6 +35,7 @@ from kit.dtm.core.rounds import (
     wait_for_timeout,
 )
 from kit.dtm.wire import BranchStatus, Op, Result, Status, TransType
+from kit.value import changed
 
 _OPS = {
     (TransType.TCC, Status.SUBMITTED): Op.CONFIRM,

@@ -22,7 +22,6 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 
 from kit import log
 from kit.clock import Clock
@@ -59,6 +58,7 @@ from kit.dtm.store import (
     StoreUnavailable,
 )
 from kit.dtm.wire import Result, Status, TransType
+from kit.value import changed
 
 logger = log.get_logger()
 
@@ -554,7 +554,7 @@ class Engine:
             live.flush = None
         if live.held and live.tx is not None:
             try:
-                tx = replace(live.tx, round=None)
+                tx = changed(live.tx, round=None)
                 # every row: a save that was cut short may not have written those that it brought
                 await self._save(live, Save(tx, tx.branches, release=True))
             except (LostLease, StoreUnavailable) as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from kit.errors.codes import GrpcCode
+from kit.value import value
 
 RawMetadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Keys in lower case; keys that end in ``-bin`` have bytes, all others text."""
@@ -236,7 +237,7 @@ class ServerEngineFactory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """What a unary call brought back."""
 
