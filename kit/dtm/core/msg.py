@@ -31,6 +31,7 @@ from kit.dtm.core.rounds import (
     opened,
     replaced,
     retry_later,
+    settled,
     shortened,
     stored,
     telling,
@@ -113,9 +114,7 @@ def _query_answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
 
 
 def _succeeded(tx: Transaction, event: Answered, policy: Policy, running: Round) -> Step:
-    rows = tuple(b for b in tx.branches if b.key == event.key)
-    rows = marked(rows, BranchStatus.SUCCEED, event.now)
-    branches = replaced(tx.branches, rows)
+    branches, rows = settled(tx.branches, event.key, BranchStatus.SUCCEED, event.now)
     pending = _pending(branches)
     if not pending:
         tx = ended(tx, Status.SUCCEED, event.now, branches)

@@ -37,6 +37,7 @@ from kit.dtm.core.rounds import (
     opened,
     replaced,
     retry_later,
+    settled,
     shortened,
     stored,
     telling,
@@ -97,8 +98,8 @@ def answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
     final = branch.op == Op.ACTION and event.result is Result.FAILURE
     if event.result is Result.SUCCESS or final:
         status = BranchStatus.FAILED if final else BranchStatus.SUCCEED
-        rows = marked((branch,), status, event.now)
-        tx = changed(tx, branches=replaced(tx.branches, rows), update_time=event.now, round=running)
+        branches, rows = settled(tx.branches, event.key, status, event.now)
+        tx = changed(tx, branches=branches, update_time=event.now, round=running)
         if final:
             text = with_result_word(event.text, Result.FAILURE)
             tx = _doomed(tx, f"url:{branch.url} return failed: {text}")

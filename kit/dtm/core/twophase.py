@@ -28,6 +28,7 @@ from kit.dtm.core.rounds import (
     opened,
     replaced,
     retry_later,
+    settled,
     shortened,
     stored,
     turned,
@@ -90,16 +91,16 @@ def woken(tx: Transaction, now: int, policy: Policy) -> Step:
 
 def answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
     """A branch of the second phase answered."""
-    rows = tuple(b for b in tx.branches if b.key == event.key)
     if event.result is not Result.SUCCESS:
-        alerts = unknown(event, policy, tx, rows[0].url)
+        url = next(b.url for b in tx.branches if b.key == event.key)
+        alerts = unknown(event, policy, tx, url)
         interval = interval_after(tx, event.result, policy)
         tx, commands = retry_later(tx, event.now, interval, jitter=event.jitter)
         return tx, [*commands, answer_for(event, _ONGOING), *alerts]
-    rows = marked(rows, BranchStatus.SUCCEED, event.now)
+    branches, rows = settled(tx.branches, event.key, BranchStatus.SUCCEED, event.now)
     tx = changed(
         tx,
-        branches=replaced(tx.branches, rows),
+        branches=branches,
         update_time=event.now,
         next_cron_interval=base_interval(tx, policy),
         round=None,

@@ -299,8 +299,8 @@ class Engine:
             before = live.tx
             tx, commands = step(before, event, self._policy)
             reply: asyncio.Future[Answer] | None = None
-            answer = next((c for c in commands if isinstance(c, Reply)), None)
-            if not looked and not any(isinstance(c, Save) for c in commands):
+            answer, saves = _reply_in(commands), _saves(commands)
+            if not looked and not saves:
                 looked = True  # nobody has asked the store yet, and no save is going to
                 await self._load(live)
                 continue
@@ -316,7 +316,7 @@ class Engine:
                 if reply is not None:
                     live.waiting.remove(reply)
                 live.tx = before
-                if answer is not None and not any(isinstance(c, Save) for c in commands):
+                if answer is not None and not saves:
                     # only a round was wanted: whoever holds the lease runs it
                     live.tx = None
                     return answer, []
@@ -434,7 +434,7 @@ class Engine:
             live.pending.clear()
         failpoints.reach("saved")
         if not live.held:
-            live.since = self._clock.monotonic()
+            live.since = asked
         live.held, live.until = not save.release, asked + self._lease_s
         if save.tx.status.terminal:
             logger.info(
@@ -467,10 +467,9 @@ class Engine:
         live.users += 1
         try:
             while calls:
-                call, *others = calls
-                for other in others:
+                for other in calls[1:]:
                     self._spawn(self._drive(live, [other]))
-                answered = await self._ask(live, call)
+                answered = await self._ask(live, calls[0])
                 async with live.lock:
                     calls = await self._deliver(live, answered)
         except Exception:
@@ -595,15 +594,25 @@ class Engine:
                 self._answer(live, _ask_later(live.gid, "the round was ended elsewhere"))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(self._guarded(work))  # awaited or cancelled in aclose
+        task = asyncio.create_task(work)  # awaited or cancelled in aclose
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
-    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
-        try:
-            await work
-        except Exception:
-            logger.exception("a round failed unexpectedly and is taken up again later")
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a round failed unexpectedly and is taken up again later", exc_info=error)
+
+
+def _reply_in(commands: Sequence[Command]) -> Reply | None:
+    for command in commands:
+        if isinstance(command, Reply):
+            return command
+    return None
+
+
+def _saves(commands: Sequence[Command]) -> bool:
+    return any(isinstance(command, Save) for command in commands)
 
 
 def _ask_later(gid: str, why: str) -> Answer:

@@ -119,7 +119,8 @@ class Pool:
             NoAvailableNode: there is no node to call.
             RegistryUnavailable: the registry has not answered yet.
         """
-        await self.resolved(info.deadline)
+        if self._closed or not self._is_resolved():
+            await self.resolved(info.deadline)
         tried: list[str] = []
         while True:
             lease = self.lease(info, tried)
@@ -162,7 +163,7 @@ class Pool:
         """
         if self._closed:
             raise RuntimeError(f"the client of {self._target.text} is closed")
-        if self._resolver is None or self._resolver.answered.is_set():
+        if self._resolver is None or self._is_resolved():
             return
         if self._watching is None:
             # Ends in aclose.
@@ -178,6 +179,9 @@ class Pool:
                 f"discovery create watcher overtime: {self._resolver.described} did not list "
                 f"{self._target.service} in {format_duration(round(max(wait, 0.0), 3))}"
             ) from None
+
+    def _is_resolved(self) -> bool:
+        return self._resolver is None or self._resolver.answered.is_set()
 
     async def aclose(self) -> None:
         """Cut every connection; calls that run are cancelled."""
