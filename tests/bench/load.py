@@ -1,13 +1,13 @@
-"""The load generator, in a process of its own: raw bytes, the same way for yardstick and product.
+"""The load generator, in a process of its own: raw bytes, all clients on one connection.
 
-It shares the cores with what it measures, so it calls over the lean engine, whose client costs an
-eighth of grpc.aio's: the yardstick gets as much of the machine as the product. All clients share
-one connection to each server.
+The yardstick, ``echo``, is bare grpc.aio at both ends. Transactions come over the lean engine's
+client: it shares the cores with the coordinator and costs an eighth of grpc.aio's. ``light-echo``
+calls the echo server in that way as well, to show what the client makes of it.
 
 Arguments: target of the echo server, of the coordinator, of the branch sink. Each line of stdin is
-``KIND CLIENTS SECONDS`` with KIND ``echo``, ``msg``, ``saga`` or ``tcc``; the answer is a line of
-JSON, see :class:`Round`. The first line of stdout says that it is ready. Every client makes one
-call after another.
+``KIND CLIENTS SECONDS`` with KIND ``echo``, ``light-echo``, ``msg``, ``saga`` or ``tcc``; the
+answer is a line of JSON, see :class:`Round`. The first line of stdout says that it is ready. Every
+client makes one call after another.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+
+import grpc.aio
 
 from kit.dtm.pb import dtm_pb2
 from kit.transport.grpc.engine import Keepalive, Limits
@@ -124,8 +126,11 @@ async def main(echo: str, coordinator: str, sink: str) -> None:
         LeanConnection(address, authority=None, tls=None, limits=Limits(), keepalive=Keepalive())
         for address in (echo, coordinator)
     )
+    channel = grpc.aio.insecure_channel(echo)
+    bare_echo = channel.unary_unary("/bench.Echo/Call")
     calls: dict[str, Call] = {
-        "echo": lambda: to_echo.unary("/bench.Echo/Call", PAYLOAD, (), None),
+        "echo": lambda: bare_echo(PAYLOAD),
+        "light-echo": lambda: to_echo.unary("/bench.Echo/Call", PAYLOAD, (), None),
         **transactions(to_coordinator, sink),
     }
     print("ready", flush=True)
@@ -133,6 +138,7 @@ async def main(echo: str, coordinator: str, sink: str) -> None:
         kind, clients, seconds = line.split()
         done = await measure(calls[kind], int(clients), float(seconds))
         print(json.dumps(asdict(done)), flush=True)
+    await channel.close()
     await to_echo.close()
     await to_coordinator.close()
 

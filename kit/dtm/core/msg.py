@@ -193,12 +193,12 @@ def _skip_empty(
     tx: Transaction, rows: tuple[Branch, ...], now: int
 ) -> tuple[Transaction, tuple[Branch, ...], bool]:
     """Count branches without a URL as done; tell whether that was all there was to do."""
-    empty = tuple(b for b in _pending(tx.branches) if not b.url)
-    if empty:
+    pending = _pending(tx.branches)
+    if empty := tuple([b for b in pending if not b.url]):
         empty = marked(empty, BranchStatus.SUCCEED, now)
         tx = changed(tx, branches=replaced(tx.branches, empty))
         rows = merged(rows, empty)
-    if not _pending(tx.branches):
+    if len(empty) == len(pending):
         return ended(tx, Status.SUCCEED, now), rows, True
     return tx, rows, False
 
@@ -209,7 +209,7 @@ def _next_branches(tx: Transaction) -> tuple[Branch, ...]:
 
 
 def _pending(branches: tuple[Branch, ...]) -> tuple[Branch, ...]:
-    return tuple(b for b in branches if b.status is BranchStatus.PREPARED)
+    return tuple([b for b in branches if b.status is BranchStatus.PREPARED])
 
 
 def _accepted(event: Submitted) -> list[Command]:

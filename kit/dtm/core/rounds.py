@@ -87,9 +87,13 @@ def ended(
 
 def call(tx: Transaction, branches: tuple[Branch, ...]) -> Step:
     """Ask ``branches``, beside those that are being asked."""
-    running = Round() if tx.round is None else tx.round
-    calling = running.calling | {b.key for b in branches}
-    tx = changed(tx, round=changed(running, calling=calling))
+    keys = frozenset([b.key for b in branches])
+    running = tx.round
+    if running is None:
+        running = Round(keys)
+    else:
+        running = Round(running.calling | keys, running.failed, running.tried)
+    tx = changed(tx, round=running)
     return tx, [Call(b, tx.options.request_timeout) for b in branches]
 
 
