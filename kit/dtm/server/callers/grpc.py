@@ -132,7 +132,7 @@ class GrpcCaller:
         if tx.trans_type is _WORKFLOW and branch.branch_id == QUERY_BRANCH_ID:
             payload = dtm_pb2.WorkflowData(Data=payload).SerializeToString()
         connected.active += 1
-        outer = call_info.set(None)
+        outer = call_info.set(None) if call_info.get() is not None else None
         try:
             if connected.checked_until < math.inf:
                 limit = await self._checked(branch.url, connected, limit)
@@ -148,7 +148,8 @@ class GrpcCaller:
             logger.exception("branch call failed unexpectedly", gid=tx.gid, url=branch.url)
             return answer_of(Result.UNKNOWN, str(error))
         finally:
-            call_info.reset(outer)
+            if outer is not None:
+                call_info.reset(outer)
             connected.active -= 1
             if connected.retired and not connected.active:
                 self._close(connected)
