@@ -286,9 +286,22 @@ class Connection(Protocol):
     """The way to one address; it connects by itself, on the first call and again after a loss."""
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        deadline: float | None,
+        *,
+        bare: bool = False,
     ) -> Reply:
         """Make one call. Cancelling the caller cancels the call.
+
+        Args:
+            method: ``/package.Service/Method``.
+            request: an encoded message.
+            metadata: what to send along.
+            deadline: when the caller stops waiting.
+            bare: nobody looks at the metadata of a reply, so it need not be fetched.
 
         Raises:
             RpcFailed: the status was not OK, or the deadline passed (DEADLINE_EXCEEDED).

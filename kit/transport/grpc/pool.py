@@ -110,9 +110,17 @@ class Pool:
                 self._close(peer)
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, info: CallInfo
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        info: CallInfo,
+        *,
+        bare: bool = False,
     ) -> Reply:
         """Make one call; ``info.peer`` tells the node while and after it runs.
+
+        ``bare`` as in :meth:`kit.transport.grpc.engine.Connection.unary`.
 
         Raises:
             RpcError: the call failed.
@@ -125,7 +133,9 @@ class Pool:
         while True:
             lease = self.lease(info, tried)
             try:
-                reply = await lease.connection.unary(method, request, metadata, info.deadline)
+                reply = await lease.connection.unary(
+                    method, request, metadata, info.deadline, bare=bare
+                )
             except RpcFailed as failure:
                 error = lease.failed(failure)
                 tried.append(info.peer)
