@@ -16,7 +16,7 @@ import grpc.aio
 from tests.bench.load import Round
 from tests.processes import free_port
 
-READY_WITHIN = 15.0
+READY_WITHIN = 30.0
 _PIPE = asyncio.subprocess.PIPE
 
 
