@@ -20,6 +20,8 @@ class WeightedRoundRobin:
 
     def pick(self, nodes: Sequence[Node]) -> tuple[Node, Done]:
         """The node whose turn it is."""
+        if len(nodes) == 1:
+            return nodes[0], _nothing
         if nodes is not self._nodes or not isinstance(nodes, tuple):
             self._follow(nodes)
         current = self._current

@@ -34,7 +34,10 @@ REACH = 0.30
 REACH_AT = 32
 BRANCHES = 2
 MAIN = "msg"
-OTHERS = ("durable", "kit", "client", "barrier", "store", "modes", "growth", "hanging", "lean")
+OTHERS = (
+    *("durable", "kit", "client", "barrier", "store", "modes", "lean_modes"),
+    *("growth", "hanging", "lean"),
+)
 """The benchmarks that are printed as they are, in the order of the page."""
 
 
@@ -43,6 +46,7 @@ class Pair:
     """One round: the yardstick, then transactions."""
 
     echo: Round
+    light: Round
     msg: Round
     cpu_us: float
 
@@ -66,18 +70,20 @@ def row(clients: int, pairs: Sequence[Pair]) -> report.Row:
         p50_ms=median(pair.msg.p50_ms for pair in pairs),
         p99_ms=median(pair.msg.p99_ms for pair in pairs),
         cpu_us=median(pair.cpu_us for pair in pairs),
+        light_median=median(pair.light.rate for pair in pairs),
     )
 
 
 async def one_pair(deployed: Deployment, clients: int, seconds: float) -> Pair:
     """Measure the echo, then transactions, and check that every branch was called."""
     echo = await deployed.measure("echo", clients, seconds)
+    light = await deployed.measure("light-echo", clients, seconds)
     calls, spent = await deployed.servers.branches(), deployed.cpu_seconds()
     msg = await deployed.measure("msg", clients, seconds)
     spent, calls = deployed.cpu_seconds() - spent, await deployed.servers.branches() - calls
     if calls < BRANCHES * msg.count:
         raise BenchmarkFailed(f"{msg.count} transactions were answered after {calls} branch calls")
-    return Pair(echo, msg, spent / msg.count * 1e6)
+    return Pair(echo, light, msg, spent / msg.count * 1e6)
 
 
 async def coordinator(
@@ -107,6 +113,7 @@ def arguments(seconds: float, full: bool) -> dict[str, list[str]]:
         "barrier": ["barrier"],
         "store": ["store", shorter],
         "modes": ["modes", "--seconds", shorter],
+        "lean_modes": ["modes", "--seconds", shorter, "--engine", "lean", "--modes", "msg"],
         "growth": ["growth", "--seconds", shorter, "--sizes", sizes],
         "hanging": ["hanging", "--seconds", f"{seconds * 3:g}"],
         "lean": ["lean", "--seconds", shorter],

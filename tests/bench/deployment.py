@@ -16,7 +16,7 @@ import grpc.aio
 from tests.bench.load import Round
 from tests.processes import free_port
 
-READY_WITHIN = 15.0
+READY_WITHIN = 30.0
 _PIPE = asyncio.subprocess.PIPE
 
 
@@ -103,7 +103,10 @@ class Deployment:
 async def running_servers() -> AsyncIterator[Servers]:
     """An echo server and a branch sink, for one deployment or several."""
     async with AsyncExitStack() as stack:
-        both = [await stack.enter_async_context(piped("tests.bench.echo")) for _ in range(2)]
+        both = [
+            await stack.enter_async_context(piped(f"tests.bench.{name}"))
+            for name in ("echo", "sink")
+        ]
         yield Servers(*[await first_line(process) for process in both])
 
 

@@ -1,10 +1,14 @@
-"""The load generator, in a process of its own: raw bytes over grpc.aio, for yardstick and product.
+"""The load generator, in a process of its own: raw bytes, all clients on one connection.
+
+The yardstick, ``echo``, is bare grpc.aio at both ends. Transactions come over the lean engine's
+client: it shares the cores with the coordinator and costs an eighth of grpc.aio's. ``light-echo``
+calls the echo server in that way as well, to show what the client makes of it.
 
 Arguments: target of the echo server, of the coordinator, of the branch sink. Each line of stdin is
-``KIND CLIENTS SECONDS`` with KIND ``echo``, ``msg``, ``saga`` or ``tcc``; the answer is a line of
-JSON, see :class:`Round`. The first line of stdout says that it is ready. Every client makes one
-call after another. Gids are such as NewGid gives; those of the KIND ``random`` are random, as a
-client may make them, and it is a msg otherwise.
+``KIND CLIENTS SECONDS`` with KIND ``echo``, ``light-echo``, ``msg``, ``saga`` or ``tcc``; the
+answer is a line of JSON, see :class:`Round`. The first line of stdout says that it is ready. Every
+client makes one call after another. Gids are such as NewGid gives; those of the KIND ``random`` are
+random, as a client may make them, and it is a msg otherwise.
 """
 
 import asyncio
@@ -19,6 +23,8 @@ import grpc.aio
 
 from kit.dtm.pb import dtm_pb2
 from kit.dtm.server.gid import new_gid
+from kit.transport.grpc.engine import Keepalive, Limits
+from kit.transport.lean.client import LeanConnection
 
 PAYLOAD = bytes(64)
 BRANCH_PAYLOAD = b"\x08\x1e\x10\x01"  # 30 cents of account 1
@@ -62,33 +68,56 @@ def submission(
     )
 
 
-def transactions(channel: grpc.aio.Channel, sink: str) -> dict[str, Call]:
+def transactions(connection: LeanConnection, sink: str) -> dict[str, Call]:
     """A whole transaction of each kind, from its first call to its result."""
-    prepare, register, submit = (
-        channel.unary_unary(f"/dtmgimp.Dtm/{name}")
-        for name in ("Prepare", "RegisterBranch", "Submit")
-    )
+    # Messages of protobuf that stand one behind the other are one message: all but the gid is
+    # encoded once.
+    rest = {}
+    for kind in ("msg", "saga", "tcc"):
+        request = submission(sink, kind, steps=kind != "tcc")
+        request.ClearField("Gid")
+        rest[kind] = request.SerializeToString()
+    urls = {"confirm": f"{sink}/bench.Busi/Confirm", "cancel": f"{sink}/bench.Busi/Undo"}
+    branches = [
+        dtm_pb2.DtmBranchRequest(
+            TransType="tcc", BranchID=branch_id, Data=urls, BusiPayload=BRANCH_PAYLOAD
+        ).SerializeToString()
+        for branch_id in ("01", "02")
+    ]
+
+    async def call(method: str, message: bytes) -> None:
+        await connection.unary(f"/dtmgimp.Dtm/{method}", message, (), None)
+
+    def submitting(kind: str, gid: Callable[[], bytes] = ordered_gid) -> Call:
+        return lambda: call("Submit", gid() + rest[kind])
 
     async def tcc() -> None:
-        request = submission(sink, "tcc", steps=False)
-        await prepare(request.SerializeToString())
-        for branch_id in ("01", "02"):
-            branch = dtm_pb2.DtmBranchRequest(
-                Gid=request.Gid,
-                TransType="tcc",
-                BranchID=branch_id,
-                Data={"confirm": f"{sink}/bench.Busi/Confirm", "cancel": f"{sink}/bench.Busi/Undo"},
-                BusiPayload=BRANCH_PAYLOAD,
-            )
-            await register(branch.SerializeToString())
-        await submit(request.SerializeToString())
+        gid = ordered_gid()  # the field has the same number in both messages
+        await call("Prepare", gid + rest["tcc"])
+        for branch in branches:
+            await call("RegisterBranch", gid + branch)
+        await call("Submit", gid + rest["tcc"])
 
     return {
-        "msg": lambda: submit(submission(sink).SerializeToString()),
-        "random": lambda: submit(submission(sink, gid=uuid.uuid4().hex).SerializeToString()),
-        "saga": lambda: submit(submission(sink, "saga").SerializeToString()),
+        "msg": submitting("msg"),
+        "random": submitting("msg", random_gid),
+        "saga": submitting("saga"),
         "tcc": tcc,
     }
+
+
+def ordered_gid() -> bytes:
+    """A gid such as NewGid gives, as the field of a message."""
+    return _gid_field(new_gid(time.time_ns() // 1_000_000))
+
+
+def random_gid() -> bytes:
+    """A gid as a client may make it, as the field of a message."""
+    return _gid_field(uuid.uuid4().hex)
+
+
+def _gid_field(gid: str) -> bytes:
+    return dtm_pb2.DtmRequest(Gid=gid).SerializeToString()
 
 
 async def measure(call: Call, clients: int, seconds: float) -> Round:
@@ -111,20 +140,25 @@ async def measure(call: Call, clients: int, seconds: float) -> Round:
 
 async def main(echo: str, coordinator: str, sink: str) -> None:
     """Measure what stdin asks for until it closes."""
-    async with (
-        grpc.aio.insecure_channel(echo) as to_echo,
-        grpc.aio.insecure_channel(coordinator) as to_coordinator,
-    ):
-        echo_call = to_echo.unary_unary("/bench.Echo/Call")
-        calls: dict[str, Call] = {
-            "echo": lambda: echo_call(PAYLOAD),
-            **transactions(to_coordinator, sink),
-        }
-        print("ready", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            kind, clients, seconds = line.split()
-            done = await measure(calls[kind], int(clients), float(seconds))
-            print(json.dumps(asdict(done)), flush=True)
+    to_echo, to_coordinator = (
+        LeanConnection(address, authority=None, tls=None, limits=Limits(), keepalive=Keepalive())
+        for address in (echo, coordinator)
+    )
+    channel = grpc.aio.insecure_channel(echo)
+    bare_echo = channel.unary_unary("/bench.Echo/Call")
+    calls: dict[str, Call] = {
+        "echo": lambda: bare_echo(PAYLOAD),
+        "light-echo": lambda: to_echo.unary("/bench.Echo/Call", PAYLOAD, (), None),
+        **transactions(to_coordinator, sink),
+    }
+    print("ready", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        kind, clients, seconds = line.split()
+        done = await measure(calls[kind], int(clients), float(seconds))
+        print(json.dumps(asdict(done)), flush=True)
+    await channel.close()
+    await to_echo.close()
+    await to_coordinator.close()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from kit.dtm.core.events import (
     Submitted,
     Woken,
 )
-from kit.dtm.core.model import Branch, BranchKey, Options, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, BranchKey, Options, Policy, Round, Transaction
 from kit.dtm.core.rounds import ended, failure, marked, shortened
 from kit.dtm.wire import (
     MAX_BRANCHES,
@@ -31,6 +31,7 @@ from kit.dtm.wire import (
     TransType,
     with_result_word,
 )
+from kit.value import changed
 
 
 class _Mode(Protocol):
@@ -78,21 +79,21 @@ def step(
 
     Source: dtm-labs/dtm dtmsvr/api.go.
     """
-    match event:
-        case Prepared():
-            return _prepared(tx, event, policy)
+    match event:  # the most frequent ones first
+        case Answered():
+            if tx is None or tx.round is None or event.key not in tx.round.calling:
+                return tx, []
+            return _MODES[tx.trans_type].answered(tx, event, policy)
         case Submitted():
             return _submitted(tx, event, policy)
+        case Prepared():
+            return _prepared(tx, event, policy)
         case Aborted():
             return _aborted(tx, event, policy)
         case Registered():
             return _registered(tx, event)
         case Stopped():
             return _stopped(tx, event)
-        case Answered():
-            if tx is None or tx.round is None or event.key not in tx.round.calling:
-                return tx, []
-            return _MODES[tx.trans_type].answered(tx, event, policy)
         case Woken():
             if tx is None or tx.status.terminal:
                 return tx, []

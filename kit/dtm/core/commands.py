@@ -3,11 +3,11 @@
 The engine runs commands in order; it contains no rule of any mode.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
 from kit.dtm.core.model import Branch, Transaction
+from kit.value import value
 
 
 class Outcome(StrEnum):
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
     """A branch could not be asked; the coordinator goes on trying."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Save:
     """Write ``tx`` and these rows; durable before what follows leaves.
 
@@ -49,7 +49,7 @@ class Save:
     append: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """Ask a branch; its answer comes back as :class:`~kit.dtm.core.events.Answered`.
 
@@ -61,7 +61,7 @@ class Call:
     timeout: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """Answer the API call that brought this event.
 
@@ -74,7 +74,7 @@ class Reply:
     tx: Transaction | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """Answer every client that waits for the round.
 
@@ -87,14 +87,14 @@ class Answer:
     code: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wake:
     """The transaction is due at this instant (milliseconds)."""
 
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Alert:
     """Tell whoever watches that a branch gives no usable answer again and again.
 

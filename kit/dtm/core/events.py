@@ -1,13 +1,14 @@
 """What can happen to a transaction. Every event brings the time: the core reads no clock."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from kit.dtm.core.model import Branch, BranchKey, Options
 from kit.dtm.wire import Protocol, Result, Status, TransType
+from kit.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """What a client asks for, checked for form but not yet for what is stored.
 
@@ -31,7 +32,7 @@ class Request:
     result: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prepared:
     """A client wants the transaction stored, to be submitted or aborted later."""
 
@@ -39,7 +40,7 @@ class Prepared:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submitted:
     """A client wants the transaction carried out."""
 
@@ -47,7 +48,7 @@ class Submitted:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Aborted:
     """A client wants the transaction undone."""
 
@@ -55,7 +56,7 @@ class Aborted:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registered:
     """A client brings branches of a prepared transaction: tcc, xa; or progress of a workflow."""
 
@@ -63,7 +64,7 @@ class Registered:
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stopped:
     """An operator ends the transaction as failed; no branch is called any more (dtm's forceStop).
 
@@ -76,7 +77,7 @@ class Stopped:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answered:
     """A branch was called, and this became of it.
 
@@ -94,7 +95,7 @@ class Answered:
     jitter: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Woken:
     """The transaction is due, or the coordinator is back from a crash."""
 

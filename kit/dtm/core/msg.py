@@ -15,7 +15,7 @@ Source: dtm-labs/dtm dtmsvr/trans_type_msg.go, ProcessOnce.
 
 from kit.dtm.core.commands import Answer, Command, Outcome, Reply, Save
 from kit.dtm.core.events import Aborted, Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Round, Transaction
 from kit.dtm.core.retry import base_interval, fails_at, interval_after
 from kit.dtm.core.rounds import (
     Step,
@@ -31,6 +31,7 @@ from kit.dtm.core.rounds import (
     opened,
     replaced,
     retry_later,
+    settled,
     shortened,
     stored,
     telling,
@@ -40,6 +41,7 @@ from kit.dtm.core.rounds import (
     wake,
 )
 from kit.dtm.wire import QUERY_BRANCH_ID, BranchStatus, Op, Result, Status
+from kit.value import changed
 
 _WAITS = failure("")
 
@@ -112,9 +114,7 @@ def _query_answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
 
 
 def _succeeded(tx: Transaction, event: Answered, policy: Policy, running: Round) -> Step:
-    rows = tuple(b for b in tx.branches if b.key == event.key)
-    rows = marked(rows, BranchStatus.SUCCEED, event.now)
-    branches = replaced(tx.branches, rows)
+    branches, rows = settled(tx.branches, event.key, BranchStatus.SUCCEED, event.now)
     pending = _pending(branches)
     if not pending:
         tx = ended(tx, Status.SUCCEED, event.now, branches)
@@ -193,12 +193,12 @@ def _skip_empty(
     tx: Transaction, rows: tuple[Branch, ...], now: int
 ) -> tuple[Transaction, tuple[Branch, ...], bool]:
     """Count branches without a URL as done; tell whether that was all there was to do."""
-    empty = tuple(b for b in _pending(tx.branches) if not b.url)
-    if empty:
+    pending = _pending(tx.branches)
+    if empty := tuple([b for b in pending if not b.url]):
         empty = marked(empty, BranchStatus.SUCCEED, now)
         tx = changed(tx, branches=replaced(tx.branches, empty))
         rows = merged(rows, empty)
-    if not _pending(tx.branches):
+    if len(empty) == len(pending):
         return ended(tx, Status.SUCCEED, now), rows, True
     return tx, rows, False
 
@@ -209,7 +209,7 @@ def _next_branches(tx: Transaction) -> tuple[Branch, ...]:
 
 
 def _pending(branches: tuple[Branch, ...]) -> tuple[Branch, ...]:
-    return tuple(b for b in branches if b.status is BranchStatus.PREPARED)
+    return tuple([b for b in branches if b.status is BranchStatus.PREPARED])
 
 
 def _accepted(event: Submitted) -> list[Command]:

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 from kit.dtm.core.commands import Alert, Answer, Call, Command, Outcome, Reply, Save, Wake
 from kit.dtm.core.events import Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, BranchKey, Policy, Round, Transaction
 from kit.dtm.core.retry import base_interval, doubled_interval, fails_at, retry_at
 from kit.dtm.wire import BranchStatus, Result, Status, with_result_word
+from kit.value import changed
 
 Step = tuple[Transaction, list[Command]]
 
@@ -86,9 +87,13 @@ def ended(
 
 def call(tx: Transaction, branches: tuple[Branch, ...]) -> Step:
     """Ask ``branches``, beside those that are being asked."""
-    running = Round() if tx.round is None else tx.round
-    calling = running.calling | {b.key for b in branches}
-    tx = changed(tx, round=changed(running, calling=calling))
+    keys = frozenset([b.key for b in branches])
+    running = tx.round
+    if running is None:
+        running = Round(keys)
+    else:
+        running = Round(running.calling | keys, running.failed, running.tried)
+    tx = changed(tx, round=running)
     return tx, [Call(b, tx.options.request_timeout) for b in branches]
 
 
@@ -186,6 +191,18 @@ def telling(before: Result | None, answer: Result) -> Result:
 def marked(branches: tuple[Branch, ...], status: BranchStatus, now: int) -> tuple[Branch, ...]:
     """``branches`` with their end."""
     return tuple(changed(b, status=status, finish_time=now) for b in branches)
+
+
+def settled(
+    branches: tuple[Branch, ...], key: BranchKey, status: BranchStatus, now: int
+) -> tuple[tuple[Branch, ...], tuple[Branch, ...]]:
+    """``branches`` with the end of the one that has ``key``, and its row alone."""
+    branch_id, op = key
+    for index, branch in enumerate(branches):
+        if branch.branch_id == branch_id and branch.op == op:
+            row = changed(branch, status=status, finish_time=now)
+            return (*branches[:index], row, *branches[index + 1 :]), (row,)
+    return branches, ()
 
 
 def replaced(branches: tuple[Branch, ...], rows: tuple[Branch, ...]) -> tuple[Branch, ...]:

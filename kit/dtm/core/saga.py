@@ -20,11 +20,9 @@ rollback reason of the submitted saga.
 Source: dtm-labs/dtm dtmsvr/trans_type_saga.go, ProcessOnce.
 """
 
-from dataclasses import dataclass
-
 from kit.dtm.core.commands import Answer, Call, Command, Outcome, Save
 from kit.dtm.core.events import Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Round, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Round, Transaction
 from kit.dtm.core.retry import base_interval, doubled_interval, interval_after
 from kit.dtm.core.rounds import (
     Step,
@@ -39,6 +37,7 @@ from kit.dtm.core.rounds import (
     opened,
     replaced,
     retry_later,
+    settled,
     shortened,
     stored,
     telling,
@@ -46,12 +45,13 @@ from kit.dtm.core.rounds import (
     unknown,
 )
 from kit.dtm.wire import BranchStatus, Op, Result, Status, with_result_word
+from kit.value import changed, value
 
 _LOST = "fail message lost"
 """dtm's words for a failed action whose text was not kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Moment:
     """When a saga goes on, and what about it is written with the next save."""
 
@@ -98,8 +98,8 @@ def answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
     final = branch.op == Op.ACTION and event.result is Result.FAILURE
     if event.result is Result.SUCCESS or final:
         status = BranchStatus.FAILED if final else BranchStatus.SUCCEED
-        rows = marked((branch,), status, event.now)
-        tx = changed(tx, branches=replaced(tx.branches, rows), update_time=event.now, round=running)
+        branches, rows = settled(tx.branches, event.key, status, event.now)
+        tx = changed(tx, branches=branches, update_time=event.now, round=running)
         if final:
             text = with_result_word(event.text, Result.FAILURE)
             tx = _doomed(tx, f"url:{branch.url} return failed: {text}")

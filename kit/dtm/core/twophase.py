@@ -14,7 +14,7 @@ Source: dtm-labs/dtm dtmsvr/trans_type_tcc.go, trans_type_xa.go, ProcessOnce.
 
 from kit.dtm.core.commands import Answer, Command, Outcome, Save
 from kit.dtm.core.events import Aborted, Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Transaction
 from kit.dtm.core.retry import base_interval, fails_at, interval_after
 from kit.dtm.core.rounds import (
     Step,
@@ -28,6 +28,7 @@ from kit.dtm.core.rounds import (
     opened,
     replaced,
     retry_later,
+    settled,
     shortened,
     stored,
     turned,
@@ -35,6 +36,7 @@ from kit.dtm.core.rounds import (
     wait_for_timeout,
 )
 from kit.dtm.wire import BranchStatus, Op, Result, Status, TransType
+from kit.value import changed
 
 _OPS = {
     (TransType.TCC, Status.SUBMITTED): Op.CONFIRM,
@@ -89,16 +91,16 @@ def woken(tx: Transaction, now: int, policy: Policy) -> Step:
 
 def answered(tx: Transaction, event: Answered, policy: Policy) -> Step:
     """A branch of the second phase answered."""
-    rows = tuple(b for b in tx.branches if b.key == event.key)
     if event.result is not Result.SUCCESS:
-        alerts = unknown(event, policy, tx, rows[0].url)
+        url = next(b.url for b in tx.branches if b.key == event.key)
+        alerts = unknown(event, policy, tx, url)
         interval = interval_after(tx, event.result, policy)
         tx, commands = retry_later(tx, event.now, interval, jitter=event.jitter)
         return tx, [*commands, answer_for(event, _ONGOING), *alerts]
-    rows = marked(rows, BranchStatus.SUCCEED, event.now)
+    branches, rows = settled(tx.branches, event.key, BranchStatus.SUCCEED, event.now)
     tx = changed(
         tx,
-        branches=replaced(tx.branches, rows),
+        branches=branches,
         update_time=event.now,
         next_cron_interval=base_interval(tx, policy),
         round=None,

@@ -18,7 +18,7 @@ import base64
 
 from kit.dtm.core.commands import Command, Outcome, Reply, Save
 from kit.dtm.core.events import Answered, Prepared, Submitted
-from kit.dtm.core.model import Branch, Policy, Transaction, changed
+from kit.dtm.core.model import Branch, Policy, Transaction
 from kit.dtm.core.retry import base_interval, doubled_interval
 from kit.dtm.core.rounds import (
     Step,
@@ -32,6 +32,7 @@ from kit.dtm.core.rounds import (
     unknown,
 )
 from kit.dtm.wire import QUERY_BRANCH_ID, Result, Status
+from kit.value import changed
 
 NOT_FOUND = Reply(Outcome.MISSING, "storage: NotFound")
 """dtm's words for the end of a workflow that is not prepared."""

@@ -22,7 +22,6 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 
 from kit import log
 from kit.clock import Clock
@@ -59,6 +58,7 @@ from kit.dtm.store import (
     StoreUnavailable,
 )
 from kit.dtm.wire import Result, Status, TransType
+from kit.value import changed
 
 logger = log.get_logger()
 
@@ -304,8 +304,8 @@ class Engine:
             before = live.tx
             tx, commands = step(before, event, self._policy)
             reply: asyncio.Future[Answer] | None = None
-            answer = next((c for c in commands if isinstance(c, Reply)), None)
-            if not looked and not any(isinstance(c, Save) for c in commands):
+            answer, saves = _reply_in(commands), _saves(commands)
+            if not looked and not saves:
                 looked = True  # nobody has asked the store yet, and no save is going to
                 await self._load(live)
                 continue
@@ -321,7 +321,7 @@ class Engine:
                 if reply is not None:
                     live.waiting.remove(reply)
                 live.tx = before
-                if answer is not None and not any(isinstance(c, Save) for c in commands):
+                if answer is not None and not saves:
                     # only a round was wanted: whoever holds the lease runs it
                     live.tx = None
                     return answer, []
@@ -439,7 +439,7 @@ class Engine:
             live.pending.clear()
         failpoints.reach("saved")
         if not live.held:
-            live.since = self._clock.monotonic()
+            live.since = asked
         live.held, live.until = not save.release, asked + self._lease_s
         if save.tx.status.terminal:
             logger.info(
@@ -472,10 +472,9 @@ class Engine:
         live.users += 1
         try:
             while calls:
-                call, *others = calls
-                for other in others:
+                for other in calls[1:]:
                     self._spawn(self._drive(live, [other]))
-                answered = await self._ask(live, call)
+                answered = await self._ask(live, calls[0])
                 async with live.lock:
                     calls = await self._deliver(live, answered)
         except Exception:
@@ -559,7 +558,7 @@ class Engine:
             live.flush = None
         if live.held and live.tx is not None:
             try:
-                tx = replace(live.tx, round=None)
+                tx = changed(live.tx, round=None)
                 # every row: a save that was cut short may not have written those that it brought
                 await self._save(live, Save(tx, tx.branches, release=True))
             except (LostLease, StoreUnavailable) as error:
@@ -600,15 +599,25 @@ class Engine:
                 self._answer(live, _ask_later(live.gid, "the round was ended elsewhere"))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(self._guarded(work))  # awaited or cancelled in aclose
+        task = asyncio.create_task(work)  # awaited or cancelled in aclose
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
-    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
-        try:
-            await work
-        except Exception:
-            logger.exception("a round failed unexpectedly and is taken up again later")
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a round failed unexpectedly and is taken up again later", exc_info=error)
+
+
+def _reply_in(commands: Sequence[Command]) -> Reply | None:
+    for command in commands:
+        if isinstance(command, Reply):
+            return command
+    return None
+
+
+def _saves(commands: Sequence[Command]) -> bool:
+    return any(isinstance(command, Save) for command in commands)
 
 
 def _ask_later(gid: str, why: str) -> Answer:

@@ -81,18 +81,31 @@ def check_options(
     concurrent: bool = False,
 ) -> Options:
     """Options whose numbers and headers make sense."""
-    seconds = {
-        "TimeoutToFail": timeout_to_fail,
-        "RequestTimeout": request_timeout,
-        "RetryInterval": retry_interval,
-        "RetryLimit": retry_limit,
-    }
-    for name, value in seconds.items():
-        if not 0 <= value <= MAX_SECONDS:
-            raise InvalidRequest(
-                f"TransOptions.{name}: {value} is out of range; use 0 (the server's setting) to "
-                f"{MAX_SECONDS}"
-            )
+    numbers = (timeout_to_fail, request_timeout, retry_interval, retry_limit)
+    if min(numbers) < 0 or max(numbers) > MAX_SECONDS:
+        raise _out_of_range(numbers)
+    return Options(
+        wait_result=wait_result,
+        timeout_to_fail=timeout_to_fail,
+        request_timeout=request_timeout,
+        retry_interval=retry_interval,
+        retry_limit=retry_limit,
+        branch_headers=_headers(branch_headers) if branch_headers else {},
+        concurrent=concurrent,
+    )
+
+
+def _out_of_range(numbers: Sequence[int]) -> InvalidRequest:
+    names = ("TimeoutToFail", "RequestTimeout", "RetryInterval", "RetryLimit")
+    pairs = zip(names, numbers, strict=True)
+    name, value = next(pair for pair in pairs if not 0 <= pair[1] <= MAX_SECONDS)
+    return InvalidRequest(
+        f"TransOptions.{name}: {value} is out of range; use 0 (the server's setting) to "
+        f"{MAX_SECONDS}"
+    )
+
+
+def _headers(branch_headers: Mapping[str, str]) -> dict[str, str]:
     if len(branch_headers) > MAX_HEADERS:
         raise InvalidRequest(
             f"TransOptions.BranchHeaders: {len(branch_headers)} are too many; at most {MAX_HEADERS}"
@@ -115,15 +128,7 @@ def check_options(
             f"TransOptions.BranchHeaders: {size} bytes together are too many for the headers of a "
             f"call; at most {MAX_HEADER_BYTES}"
         )
-    return Options(
-        wait_result=wait_result,
-        timeout_to_fail=timeout_to_fail,
-        request_timeout=request_timeout,
-        retry_interval=retry_interval,
-        retry_limit=retry_limit,
-        branch_headers={key.lower(): value for key, value in branch_headers.items()},
-        concurrent=concurrent,
-    )
+    return {key.lower(): value for key, value in branch_headers.items()}
 
 
 def check_custom_data(trans_type: TransType, text: str, steps: int = 0) -> str:

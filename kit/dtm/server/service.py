@@ -6,7 +6,6 @@ Source: dtm-labs/dtm dtmsvr/api.go.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from kit import log
 from kit.clock import Clock
@@ -27,6 +26,7 @@ from kit.dtm.server.requests import InvalidRequest, check_url
 from kit.dtm.server.topics import Topics
 from kit.dtm.store import Filter, Held, KeyValue, Store
 from kit.dtm.wire import MAX_BRANCHES, TOPIC_PREFIX
+from kit.value import changed
 
 logger = log.get_logger()
 
@@ -78,7 +78,7 @@ class Service:
     async def abort(self, request: Request) -> Reply | Answer:
         """Undo a transaction that is prepared."""
         # what the client repeats in its body is of no interest: the stored branches count
-        request = replace(request, branches=())
+        request = changed(request, branches=())
         return await self._engine.handle(Aborted(self._clock.now_ms(), request))
 
     async def register(self, request: Request) -> Reply | Answer:
@@ -93,7 +93,7 @@ class Service:
             # the store and not the memory: another coordinator may have taken down progress
             held = await self._store.load(request.gid)
             if held is not None:
-                return replace(answer, tx=held.tx)
+                return changed(answer, tx=held.tx)
         return answer
 
     async def force_stop(self, gid: str, reason: str = "") -> Reply | Answer:
@@ -170,9 +170,9 @@ class Service:
         if any(branch.url.startswith(TOPIC_PREFIX) for branch in branches):
             if await self._store.load(request.gid) is not None:
                 # the subscribers of the time when it was stored count, not those of today
-                return replace(request, branches=())
+                return changed(request, branches=())
             branches = await self._expanded(branches)
-            request = replace(request, branches=branches)
+            request = changed(request, branches=branches)
         self._check_targets(branches)
         if request.query_prepared:
             self._check("QueryPrepared", request.query_prepared)
@@ -190,10 +190,10 @@ class Service:
                 continue
             urls = await self._topics.urls(branch.url.removeprefix(TOPIC_PREFIX))
             if len(urls) == 1:
-                rows.append(replace(branch, url=urls[0]))
+                rows.append(changed(branch, url=urls[0]))
             else:
                 rows += (
-                    replace(branch, url=url, branch_id=f"{branch.branch_id}-{number:02d}")
+                    changed(branch, url=url, branch_id=f"{branch.branch_id}-{number:02d}")
                     for number, url in enumerate(urls, 1)
                 )
             if len(rows) > MAX_BRANCHES:

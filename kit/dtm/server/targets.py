@@ -15,6 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -57,6 +58,8 @@ _ENGINE_SCHEMES = ("dns", "unix", "unix-abstract", "ipv4", "ipv6", "vsock")
 _HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:.]+(%[a-z0-9_.\-]+)?\]")
 _NAT64 = ip_network("64:ff9b::/96")
 _COMPATIBLE = ip_network("::/96")
+
+_CHECKS_KEPT = 4_096
 
 LOOKUP_THREADS = 64
 """Names that can be looked up at once: one that nobody answers for holds up no other."""
@@ -131,6 +134,9 @@ class Targets:
         self._allow = _networks("AllowNetworks", allow_networks)
         self._deny = _networks("DenyNetworks", deny_networks)
         self._deny_by_default = _networks("", DENIED_NETWORKS)
+        # The rules never change and the same branches come again and again; what is refused is
+        # looked at anew, since an exception is not kept.
+        self._pass = lru_cache(_CHECKS_KEPT)(self._checked)
 
     def check(self, url: str) -> None:
         """Refuse what can be told to be forbidden without asking the network.
@@ -142,6 +148,9 @@ class Targets:
         Raises:
             TargetRefused: a ValueError; the message names the URL and the way out.
         """
+        self._pass(url)
+
+    def _checked(self, url: str) -> None:
         if url and not url.startswith(TOPIC_PREFIX):
             self._check(url, self._parts(url))
 

@@ -22,11 +22,12 @@ Theory of operation
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, Self
 
 from kit.dtm.core.model import Branch, Transaction
 from kit.errors import Conflict, InternalServer, ServiceUnavailable
+from kit.value import value
 
 
 class GidExists(Conflict):
@@ -74,7 +75,7 @@ class StoreCorrupt(InternalServer):
         super().__init__("STORE_CORRUPT", message)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Held:
     """A transaction as stored, and who may change it.
 
@@ -92,7 +93,7 @@ class Held:
     id: int = field(default=0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Change:
     """What a coordinator wants written, in one atomic step.
 
@@ -120,7 +121,7 @@ class Change:
     lease_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Filter:
     """Which transactions are listed; what is empty does not matter.
 
@@ -135,7 +136,7 @@ class Filter:
     created_until: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyValue:
     """A versioned entry of the key-value table; topics live there.
 

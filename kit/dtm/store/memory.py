@@ -5,7 +5,6 @@ atomic step on the event loop.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import count, islice
 from typing import Self, TypeVar
 
@@ -30,6 +29,7 @@ from kit.dtm.store.rules import (
     row_position,
 )
 from kit.dtm.wire import Status
+from kit.value import changed
 
 R = TypeVar("R", Held, KeyValue)
 
@@ -59,7 +59,7 @@ class MemoryStore:
         if tx.gid in self._stored:
             raise GidExists(tx.gid)
         lease_until = self._lease_end(lease_s) if owner else 0
-        tx = replace(tx, branches=self._stamped(tx.branches), round=None)
+        tx = changed(tx, branches=self._stamped(tx.branches), round=None)
         self._stored[tx.gid] = Held(tx, 1, owner, lease_until, next(self._ids))
         return 1
 
@@ -80,7 +80,7 @@ class MemoryStore:
         written = self._stamped(
             change.branches, {branch.key: branch for branch in held.tx.branches}
         )
-        tx = replace(change.tx, branches=merged(held.tx.branches, written), round=None)
+        tx = changed(change.tx, branches=merged(held.tx.branches, written), round=None)
         fence = change.fence + change.take
         lease = ("", 0) if change.release else (change.owner, self._lease_end(change.lease_s))
         self._stored[gid] = Held(tx, fence, *lease, held.id)
@@ -94,7 +94,7 @@ class MemoryStore:
         together = merged(held.tx.branches, self._stamped(branches))
         if len(together) < len(held.tx.branches) + len(branches):
             raise BranchExists(gid)
-        self._stored[gid] = replace(held, tx=replace(held.tx, branches=together))
+        self._stored[gid] = changed(held, tx=changed(held.tx, branches=together))
 
     async def claim(self, owner: str, limit: int, *, lease_s: float = 10.0) -> list[Held]:
         """See :meth:`kit.dtm.store.Store.claim`."""
@@ -104,7 +104,7 @@ class MemoryStore:
         until = self._lease_end(lease_s)
         due = sorted((wait for wait in self._waits() if wait[0] <= now), key=_instant)
         claimed = [
-            replace(held, fence=held.fence + 1, owner=owner, lease_until=until)
+            changed(held, fence=held.fence + 1, owner=owner, lease_until=until)
             for _, held in due[:limit]
         ]
         self._stored.update((held.tx.gid, held) for held in claimed)
@@ -124,7 +124,7 @@ class MemoryStore:
             ):
                 lost.add(gid)
             else:
-                self._stored[gid] = replace(stored, lease_until=self._lease_end(lease_s))
+                self._stored[gid] = changed(stored, lease_until=self._lease_end(lease_s))
         return lost
 
     async def next_due(self) -> int | None:
@@ -158,7 +158,7 @@ class MemoryStore:
             position,
             limit,
         )
-        return [replace(held, tx=replace(held.tx, branches=())) for held in found], following
+        return [changed(held, tx=changed(held.tx, branches=())) for held in found], following
 
     async def reset_next_cron_time(self, gid: str) -> bool:
         """See :meth:`kit.dtm.store.Store.reset_next_cron_time`."""
@@ -203,7 +203,7 @@ class MemoryStore:
         kv = self._kv.get((read.cat, read.key))
         if kv is None or kv.version != read.version:
             raise KvChanged(read.cat, read.key)
-        self._kv[read.cat, read.key] = replace(
+        self._kv[read.cat, read.key] = changed(
             kv, value=value, version=kv.version + 1, update_time=self._clock.now_ms()
         )
 
@@ -230,13 +230,13 @@ class MemoryStore:
         now = self._clock.now_ms()
         first = {key: branch.create_time for key, branch in (before or {}).items()}
         return tuple(
-            replace(branch, create_time=first.get(branch.key, now), update_time=now)
+            changed(branch, create_time=first.get(branch.key, now), update_time=now)
             for branch in branches
         )
 
     def _make_due(self, held: Held) -> None:
-        tx = replace(held.tx, next_cron_time=self._clock.now_ms())
-        self._stored[tx.gid] = replace(held, tx=tx)
+        tx = changed(held.tx, next_cron_time=self._clock.now_ms())
+        self._stored[tx.gid] = changed(held, tx=tx)
 
     def _waits(self) -> Iterator[tuple[int, Held]]:
         """The unfinished ones, each with the instant from which it can be claimed."""

@@ -192,7 +192,7 @@ class GrpcClient:
             limit = self.time_limits.of(method) if timeout is None else timeout
             info = new_call(self.target, method, limit, None)
             sent = checked(tuple(metadata))
-            return (await self.pool.unary(method, request, sent, info)).message
+            return (await self.pool.unary(method, request, sent, info, bare=True)).message
         call = self._raw.get(method)
         if call is None:
             call = self.unary_unary(method)

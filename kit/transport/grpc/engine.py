@@ -20,6 +20,7 @@ from typing import Protocol, TypeAlias
 
 from kit.errors.codes import GrpcCode
 from kit.transport.tls import ClientTls, ServerTls
+from kit.value import value
 
 RawMetadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Keys in lower case; keys that end in ``-bin`` have bytes, all others text."""
@@ -198,7 +199,7 @@ class ServerEngineFactory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """What a unary call brought back."""
 
@@ -247,9 +248,22 @@ class Connection(Protocol):
     """The way to one address; it connects by itself, on the first call and again after a loss."""
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        deadline: float | None,
+        *,
+        bare: bool = False,
     ) -> Reply:
         """Make one call. Cancelling the caller cancels the call.
+
+        Args:
+            method: ``/package.Service/Method``.
+            request: an encoded message.
+            metadata: what to send along.
+            deadline: when the caller stops waiting.
+            bare: nobody looks at the metadata of a reply, so it need not be fetched.
 
         Raises:
             RpcFailed: the status was not OK, or the deadline passed (DEADLINE_EXCEEDED).

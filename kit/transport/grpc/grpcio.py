@@ -308,7 +308,13 @@ class GrpcioConnection:
         self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        deadline: float | None,
+        *,
+        bare: bool = False,
     ) -> Reply:
         """Make one call."""
         callable_ = self._unary.get(method)
@@ -325,6 +331,8 @@ class GrpcioConnection:
             message = await call
         except grpc.aio.AioRpcError as exc:
             raise self._failure(exc) from exc
+        if bare:  # to await the two was 5 % of a branch call
+            return Reply(message)
         return Reply(
             message,
             tuple(await call.initial_metadata() or ()),

@@ -117,21 +117,32 @@ class Pool:
                 self._close(peer)
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, info: CallInfo
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        info: CallInfo,
+        *,
+        bare: bool = False,
     ) -> Reply:
         """Make one call; ``info.peer`` tells the node while and after it runs.
+
+        ``bare`` as in :meth:`kit.transport.grpc.engine.Connection.unary`.
 
         Raises:
             RpcError: the call failed.
             NoAvailableNode: there is no node to call.
             RegistryUnavailable: the registry has not answered yet.
         """
-        await self.resolved(info.deadline)
+        if self._closed or not self._is_resolved():
+            await self.resolved(info.deadline)
         tried: list[str] = []
         while True:
             lease = self.lease(info, tried)
             try:
-                reply = await lease.connection.unary(method, request, metadata, info.deadline)
+                reply = await lease.connection.unary(
+                    method, request, metadata, info.deadline, bare=bare
+                )
             except RpcFailed as failure:
                 error = lease.failed(failure)
                 tried.append(info.peer)
@@ -169,7 +180,7 @@ class Pool:
         """
         if self._closed:
             raise RuntimeError(f"the client of {self._target.text} is closed")
-        if self._resolver is None or self._resolver.answered.is_set():
+        if self._resolver is None or self._is_resolved():
             return
         if self._watching is None:
             # Ends in aclose.
@@ -185,6 +196,9 @@ class Pool:
                 f"discovery create watcher overtime: {self._resolver.described} did not list "
                 f"{self._target.service} in {format_duration(round(max(wait, 0.0), 3))}"
             ) from None
+
+    def _is_resolved(self) -> bool:
+        return self._resolver is None or self._resolver.answered.is_set()
 
     async def aclose(self) -> None:
         """Cut every connection; calls that run are cancelled."""

@@ -536,9 +536,15 @@ class LeanConnection:
         self._closed = False
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        deadline: float | None,
+        *,
+        bare: bool = False,
     ) -> Reply:
-        """Make one call."""
+        """Make one call; a reply always has its metadata, which is there in any case."""
         refused = 0
         while True:
             if deadline is not None and deadline <= time.monotonic():

@@ -303,6 +303,30 @@ async def test_rows_that_another_session_has_locked_hold_nobody_else_up(
         frozen.drop()
 
 
+async def test_a_batch_of_changes_is_one_round_trip(
+    server: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that may not be made is refused alone; to find out which takes more round trips."""
+    async with opened(server) as store:
+        for n in range(5):
+            await store.create(transaction(f"g{n}"), owner="a")
+        held = [await stored(store, f"g{n}") for n in range(5)]
+        asked: list[tuple[str, ...]] = []
+        ask = Link.ask
+
+        def counted(link: Link, *statements: str, **kwargs: Any) -> Any:
+            asked.append(statements)
+            return ask(link, *statements, **kwargs)
+
+        monkeypatch.setattr(Link, "ask", counted)
+        assert await asyncio.gather(*(store.save(change(h, "a")) for h in held)) == [1] * 5
+        assert len(asked) == 1
+        changes = [change(replace(h, fence=7) if h is held[2] else h, "a") for h in held]
+        outcomes = await asyncio.gather(*map(store.save, changes), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [int, int, LostLease, int, int]
+        assert len(asked) > 2
+
+
 async def test_a_cancelled_claim_leaves_the_store_usable_and_rows_free(
     server: MariadbServer,
 ) -> None:

@@ -64,7 +64,13 @@ class Wire:
         self._address = address
 
     async def unary(
-        self, method: str, request: bytes, metadata: RawMetadata, deadline: float | None
+        self,
+        method: str,
+        request: bytes,
+        metadata: RawMetadata,
+        deadline: float | None,
+        *,
+        bare: bool = False,
     ) -> Reply:
         await asyncio.sleep(0)  # as a real one would, let others run
         self._network.calls.append(self._address)

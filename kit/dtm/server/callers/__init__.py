@@ -3,17 +3,17 @@
 One module a protocol; :class:`kit.dtm.server.caller.BranchCaller` picks among them.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from kit.dtm.core import Branch, Transaction
 from kit.dtm.wire import Result
+from kit.value import value
 
 MAX_TEXT = 4_096
 """Characters that are kept of what a branch says about its answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BranchAnswer:
     """What became of a call.
 

@@ -39,6 +39,15 @@ CHECKED_S = 30.0
 
 _URLS_KEPT = 10_000
 
+# Members of an enum and their values are looked up slowly, and these for each call.
+_GID, _TRANS_TYPE, _BRANCH_ID, _OP = (
+    key.value
+    for key in (MetadataKey.GID, MetadataKey.TRANS_TYPE, MetadataKey.BRANCH_ID, MetadataKey.OP)
+)
+_DTM = (MetadataKey.DTM.value, "")
+_WORKFLOW = TransType.WORKFLOW
+_DONE = BranchAnswer(Result.SUCCESS)
+
 _RESERVED = frozenset({"connection", "content-length", "content-type", "host", "te", "user-agent"})
 """Headers of HTTP/2 that a caller does not set; grpc-go leaves them out as well."""
 
@@ -111,19 +120,19 @@ class GrpcCaller:
         except ValueError as error:
             return answer_of(Result.UNKNOWN, str(error))
         metadata: list[tuple[str, str | bytes]] = [
-            (MetadataKey.GID.value, tx.gid),
-            (MetadataKey.TRANS_TYPE.value, tx.trans_type.value),
-            (MetadataKey.BRANCH_ID.value, branch.branch_id),
-            (MetadataKey.OP.value, branch.op),
-            (MetadataKey.DTM.value, ""),
+            (_GID, tx.gid),
+            (_TRANS_TYPE, str(tx.trans_type)),
+            (_BRANCH_ID, branch.branch_id),
+            (_OP, str(branch.op)),
+            _DTM,
         ]
         if tx.options.branch_headers:
             metadata += _pairs(tx.options.branch_headers)
         payload = branch.payload
-        if tx.trans_type is TransType.WORKFLOW and branch.branch_id == QUERY_BRANCH_ID:
+        if tx.trans_type is _WORKFLOW and branch.branch_id == QUERY_BRANCH_ID:
             payload = dtm_pb2.WorkflowData(Data=payload).SerializeToString()
         connected.active += 1
-        outer = call_info.set(None)
+        outer = call_info.set(None) if call_info.get() is not None else None
         try:
             if connected.checked_until < math.inf:
                 limit = await self._checked(branch.url, connected, limit)
@@ -139,11 +148,12 @@ class GrpcCaller:
             logger.exception("branch call failed unexpectedly", gid=tx.gid, url=branch.url)
             return answer_of(Result.UNKNOWN, str(error))
         finally:
-            call_info.reset(outer)
+            if outer is not None:
+                call_info.reset(outer)
             connected.active -= 1
             if connected.retired and not connected.active:
                 self._close(connected)
-        return BranchAnswer(Result.SUCCESS)
+        return _DONE
 
     def _parse(self, url: str) -> BranchUrl:
         return self._driver.parse(in_docker(url) if self._docker else url)

@@ -38,6 +38,7 @@ fit a column is refused instead of cut off."""
 DUPLICATE_KEY = 1062
 UNKNOWN_DATABASE = 1049
 NO_SUCH_TABLE = 1146
+_SUBQUERY_OF_ROWS = 1242
 _NOT_SENT = 2006  # the driver's: the connection was found closed before anything was written
 _LOCK_WAIT = 1205
 _CONTENDED = {1020, 1213}  # changed since read, deadlock
@@ -62,6 +63,10 @@ class ContendedError(Exception):
 
 class LockedError(ContendedError):
     """As long as the session waits for a lock, a second, nobody gave it back."""
+
+
+class RefusedError(Exception):
+    """What :func:`kit.dtm.store.mysql.texts.lock_or_fail` asked for is not so."""
 
 
 class DuplicateError(Exception):
@@ -156,6 +161,7 @@ class Link:
         Raises:
             ContendedError: see there.
             DuplicateError: see there.
+            RefusedError: see there.
             StoreUnavailable: the server does not answer, or refuses.
             ValueError: a value is larger than the server takes, or does not fit its column.
         """
@@ -296,6 +302,8 @@ class Link:
         said = f"{exc.args[-1] if exc.args else exc} (error {number})"
         if number == DUPLICATE_KEY:
             return DuplicateError(said)
+        if number == _SUBQUERY_OF_ROWS:
+            return RefusedError(said)
         if number == _LOCK_WAIT:
             return LockedError(said)
         if number in _CONTENDED:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from asyncmy.converters import escape_string
 
 from kit.dtm.core.model import Branch, Transaction
-from kit.dtm.store import Filter
+from kit.dtm.store import Change, Filter
 from kit.dtm.store.rows import BRANCH_COLUMNS, GLOBAL_COLUMNS, Value, branch_row, global_row
 
 UNFINISHED = "status IN ('prepared', 'submitted', 'aborting')"
@@ -85,12 +85,14 @@ _WRITTEN = (
     *(GLOBAL_COLUMNS[n] for n in _GLOBAL_TIMES),
     "owner", "lease_until", "fence",
 )  # fmt: skip
+_INSERT_GLOBALS = f"INSERT INTO trans_global ({', '.join(_WRITTEN)}) VALUES "
 _CHANGED = ", ".join(f"{column} = VALUES({column})" for column in _WRITTEN if column != "gid")
 
 _BRANCH_WRITTEN = (
     "gid", *map(_ours, BRANCH_COLUMNS), "finish_time",
     "create_ms", "update_ms", "create_time", "update_time",
 )  # fmt: skip
+_INSERT_BRANCHES = f"INSERT INTO trans_branch_op ({', '.join(_BRANCH_WRITTEN)}) VALUES "
 _BRANCH_CHANGED = ", ".join(
     f"{column} = VALUES({column})"
     for column in (
@@ -100,21 +102,20 @@ _BRANCH_CHANGED = ", ".join(
 _STAMPS = "@now, @now, FROM_UNIXTIME(@now DIV 1000), FROM_UNIXTIME(@now DIV 1000)"
 
 
-def global_values(tx: Transaction, owner: str, lease_until: str, fence: int, id: str = "") -> str:  # noqa: A002
-    """A row for :func:`insert_globals`, or with an id for :func:`replace_globals`.
+def global_values(tx: Transaction, owner: str, lease_until: str, fence: int) -> str:
+    """A row for :func:`insert_globals` and :func:`replace_globals`.
 
     Args:
         tx: the transaction.
         owner: whose lease it is.
         lease_until: an expression.
         fence: of the row.
-        id: of the stored row.
     """
     row = global_row(tx)
     values = [literal(value) for value in row]
     values += [_wall(row[n]) for n in _GLOBAL_TIMES]
     values += (literal(owner), lease_until, str(fence))
-    return f"({id + ', ' if id else ''}{', '.join(values)})"
+    return f"({', '.join(values)})"
 
 
 def branch_values(gid: str, branch: Branch) -> str:
@@ -126,20 +127,17 @@ def branch_values(gid: str, branch: Branch) -> str:
 
 def insert_globals(rows: Iterable[str]) -> Iterator[str]:
     """Statements that insert new transactions."""
-    head = f"INSERT INTO trans_global ({', '.join(_WRITTEN)}) VALUES "
-    return _of_rows(head, rows, "")
+    return _of_rows(_INSERT_GLOBALS, rows, "")
 
 
 def replace_globals(rows: Iterable[str]) -> Iterator[str]:
-    """Statements that overwrite stored transactions, found by their ids."""
-    head = f"INSERT INTO trans_global (id, {', '.join(_WRITTEN)}) VALUES "
-    return _of_rows(head, rows, f" ON DUPLICATE KEY UPDATE {_CHANGED}")
+    """Statements that overwrite stored transactions, which somebody has locked, by their gids."""
+    return _of_rows(_INSERT_GLOBALS, rows, f" ON DUPLICATE KEY UPDATE {_CHANGED}")
 
 
 def upsert_branches(rows: Iterable[str]) -> Iterator[str]:
     """Statements that insert branches, or overwrite those with the same key."""
-    head = f"INSERT INTO trans_branch_op ({', '.join(_BRANCH_WRITTEN)}) VALUES "
-    return _of_rows(head, rows, f" ON DUPLICATE KEY UPDATE {_BRANCH_CHANGED}")
+    return _of_rows(_INSERT_BRANCHES, rows, f" ON DUPLICATE KEY UPDATE {_BRANCH_CHANGED}")
 
 
 def _of_rows(head: str, rows: Iterable[str], tail: str) -> Iterator[str]:
@@ -185,8 +183,29 @@ def set_now(now: int | None) -> str:
 def lock_globals(gids: Iterable[str]) -> str:
     """Who may change those of ``gids`` that nobody is changing; nobody does until the commit."""
     return (
-        "SELECT gid, id, status, fence, owner, lease_until FROM trans_global "
+        "SELECT gid, status, fence, owner, lease_until FROM trans_global "
         f"WHERE gid IN {literals(gids)} ORDER BY gid FOR UPDATE SKIP LOCKED"
+    )
+
+
+def may_write(change: Change) -> str:
+    """A condition: the row is as ``change`` needs it, by the rules of leases and fences."""
+    owned = f"owner = {literal(change.owner)}"
+    if change.take:
+        owned = "TRUE" if change.force else f"({owned} OR lease_until <= @now)"
+    return (
+        f"(gid = {literal(change.tx.gid)} AND fence = {change.fence} AND {owned} AND {UNFINISHED})"
+    )
+
+
+def lock_or_fail(conditions: Sequence[str]) -> str:
+    """Lock one row for each condition, or fail at once so that nothing behind this is run.
+
+    The failure is a subquery of two rows, which is looked at only when the number is wrong.
+    """
+    return (
+        f"SELECT IF(COUNT(*) = {len(conditions)}, 1, (SELECT 1 UNION SELECT 2)) FROM trans_global "
+        f"WHERE {' OR '.join(conditions)} FOR UPDATE SKIP LOCKED"
     )
 
 

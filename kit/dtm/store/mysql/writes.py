@@ -1,11 +1,13 @@
 """How a batch of writes becomes one commit.
 
 Theory of operation
-    A batch of creations alone is one round trip: it inserts, and a gid that exists already makes
-    the whole of it fail. Any other batch, and that one, takes two: the first locks the rows of all
-    its transactions and reads who may change them; then each request is decided here, in order and
-    in view of those before it; the second round trip writes what was accepted, with three
-    statements whatever the number of rows, and commits.
+    Nearly every batch is one round trip. One of creations inserts, and a gid that exists already
+    makes the whole of it fail. One of changes locks the rows that are as their writers say, fails
+    unless that is all of them, writes with two statements whatever the number of rows, and commits.
+
+    A batch that failed, or is neither, takes two: the first locks the rows of all its transactions
+    and reads who may change them; then each request is decided here, in order and in view of those
+    before it; the second round trip writes what was accepted and commits.
 
     Rows are locked in the order of their gids, so that coordinators wait for each other and do not
     deadlock; where they do all the same, the batch is tried again. A row that another session has
@@ -23,7 +25,14 @@ from kit.clock import Clock
 from kit.dtm.core.model import Branch, BranchKey, Transaction
 from kit.dtm.store import BranchExists, Change, GidExists, LostLease, StoreUnavailable
 from kit.dtm.store.mysql import texts
-from kit.dtm.store.mysql.link import ContendedError, DuplicateError, Link, LockedError, Result
+from kit.dtm.store.mysql.link import (
+    ContendedError,
+    DuplicateError,
+    Link,
+    LockedError,
+    RefusedError,
+    Result,
+)
 from kit.dtm.store.rows import Value
 from kit.dtm.store.rules import merged
 from kit.dtm.wire import Status
@@ -81,14 +90,14 @@ class _Row:
     """A transaction as it is, or as the batch will leave it.
 
     Attributes:
-        id: of the stored row; empty for a new one.
+        new: it is not stored yet.
         lease_until: an expression for the database beside what it comes to.
         tx: to be written, when anything but branches is.
         stored: keys of its branches, where somebody appends.
         branches: to be written.
     """
 
-    id: str
+    new: bool
     status: str
     fence: int
     owner: str
@@ -141,6 +150,14 @@ class Writes:
                 pass  # one of them exists: look which
             else:
                 return [1] * len(writes)
+        changes = {write.tx.gid: write for write in writes if isinstance(write, Change)}
+        if len(changes) == len(writes):
+            try:
+                await self._link.transact(lambda: self._replace(list(changes.values())))
+            except RefusedError:
+                pass  # one of them may not be made, or has to wait: look which
+            else:
+                return [change.fence + change.take for change in changes.values()]
         answers = await self._link.transact(lambda: self._decide(writes))
         if locked := [write for write, at in zip(writes, answers, strict=True) if at is _LOCKED]:
             later = iter(await self._when_unlocked(locked))
@@ -185,6 +202,29 @@ class Writes:
         except LockedError as exc:  # by whoever changes a transaction of the same gid
             raise DuplicateError(str(exc)) from exc
 
+    async def _replace(self, changes: Sequence[Change]) -> None:
+        begin = (
+            texts.set_now(self._now()),
+            texts.BEGIN,
+            texts.lock_or_fail([texts.may_write(change) for change in changes]),
+        )
+        rows = (
+            texts.global_values(
+                change.tx,
+                "" if change.release else change.owner,
+                "0" if change.release else _lease_end(lease_ms(change.lease_s)),
+                change.fence + change.take,
+            )
+            for change in changes
+        )
+        branches = (
+            texts.branch_values(change.tx.gid, branch)
+            for change in changes
+            for branch in change.branches
+        )
+        statements = [*begin, *texts.replace_globals(rows), *texts.upsert_branches(branches)]
+        await self._send([*statements, texts.COMMIT], begins=True)
+
     async def _decide(self, writes: Sequence[Write]) -> list[Answer]:
         gids = sorted({_gid(write) for write in writes})
         appended = sorted({write.gid for write in writes if isinstance(write, Append)})
@@ -194,8 +234,8 @@ class Writes:
             read.append(texts.branch_keys(appended))
         _, _, now, globals_, *keys = await self._link.ask(*read, begins=True)
         rows = {
-            str(gid): _Row(str(id_), str(status), _int(fence), str(owner), _int(lease_until))
-            for gid, id_, status, fence, owner, lease_until in globals_.rows
+            str(gid): _Row(False, str(status), _int(fence), str(owner), _int(lease_until))
+            for gid, status, fence, owner, lease_until in globals_.rows
         }
         for result in keys:
             for gid, branch_id, op in result.rows:
@@ -254,8 +294,8 @@ class _Decisions:
     def statements(self) -> Iterator[str]:
         """What writes everything that was accepted."""
         written = {gid: row for gid, row in self._rows.items() if row.tx is not None}
-        new = (_values(row) for row in written.values() if not row.id)
-        old = (_values(row) for row in written.values() if row.id)
+        new = (_values(row) for row in written.values() if row.new)
+        old = (_values(row) for row in written.values() if not row.new)
         branches = (
             texts.branch_values(gid, branch)
             for gid, row in self._rows.items()
@@ -271,7 +311,7 @@ class _Decisions:
             return GidExists(tx.gid)
         lease_until = self._now + create.lease_ms if create.owner else 0
         self._rows[tx.gid] = _Row(
-            "",
+            True,
             tx.status,
             1,
             create.owner,
@@ -324,7 +364,7 @@ def _lease_end(length_ms: int) -> str:
 
 def _values(row: _Row) -> str:
     assert row.tx is not None
-    return texts.global_values(row.tx, row.owner, str(row.lease_until), row.fence, row.id)
+    return texts.global_values(row.tx, row.owner, str(row.lease_until), row.fence)
 
 
 def _gid(write: Write) -> str:

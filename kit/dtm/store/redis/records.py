@@ -12,18 +12,17 @@ from binascii import a2b_base64
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from kit.dtm.core.model import Branch, Transaction
 from kit.dtm.store import Held, KeyValue, StoreCorrupt
 from kit.dtm.store.redis.wire import Reply
 from kit.dtm.store.rows import (
-    BRANCH_COLUMNS,
     GLOBAL_COLUMNS,
     STAMPED_BRANCH_COLUMNS,
     Value,
-    branch_row,
-    global_row,
+    options_text,
     transaction,
 )
 
@@ -31,11 +30,6 @@ MAX_INSTANT = 253_402_300_799_999
 """The last millisecond of the year 9999: what is later is written as this."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_GLOBAL_ORDER = (
-    "create_time", "update_time", "gid", "trans_type", "status", "query_prepared", "protocol",
-    "finish_time", "rollback_time", "result", "rollback_reason", "options", "custom_data",
-    "next_cron_interval",
-)  # fmt: skip
 _INSTANTS = ("create_time", "update_time", "finish_time", "rollback_time", "next_cron_time")
 _NUMBERS = ("create_time", "update_time", "next_cron_interval")
 _ABSENT: dict[str, Any] = {
@@ -54,29 +48,54 @@ def global_text(tx: Transaction) -> str:
     The options stand in it twice, as dtm's do: as a text, and each as a key. ``next_cron_time`` is
     last, where the scripts replace it.
     """
-    row = dict(zip(GLOBAL_COLUMNS, global_row(tx), strict=True))
-    for name in _INSTANTS:
-        row[name] = _spelled(row[name])
-    record = {name: row[name] for name in _GLOBAL_ORDER if row[name]}
-    flat = str(row["options"])[1:-1]
+    options = options_text(tx.options, tx.retry_count)
+    members = _members(
+        ("create_time", _spelled(tx.create_time)),
+        ("update_time", _spelled(tx.update_time)),
+        ("gid", tx.gid),
+        ("trans_type", tx.trans_type),
+        ("status", tx.status),
+        ("query_prepared", tx.query_prepared),
+        ("protocol", tx.protocol),
+        ("finish_time", _spelled(tx.finish_time)),
+        ("rollback_time", _spelled(tx.rollback_time)),
+        ("result", tx.result),
+        ("rollback_reason", tx.rollback_reason),
+        ("options", options),
+        ("custom_data", tx.custom_data),
+        ("next_cron_interval", tx.next_cron_interval),
+    )
     due = _spelled(tx.next_cron_time)
     last = "" if due is None else f',"next_cron_time":"{due}"'
-    return f'{{"id":0,{_encode(record)[1:-1]},{flat}{last}}}'
+    return f'{{"id":0,{members},{options[1:-1]}{last}}}'
 
 
 def branch_text(gid: str, branch: Branch) -> str:
     """The record of a branch behind its stamps, which the scripts put before it."""
-    row = dict(zip(BRANCH_COLUMNS, branch_row(branch), strict=True))
-    record = {
-        "gid": gid,
-        "url": row["url"],
-        "bin_data": b64encode(branch.payload).decode(),
-        "branch_id": row["branch_id"],
-        "op": row["op"],
-        "status": row["status"],
-        "finish_time": _spelled(row["finish_time"]),
-    }
-    return _encode({name: value for name, value in record.items() if value})[1:]
+    members = _members(
+        ("gid", gid),
+        ("url", branch.url),
+        ("bin_data", b64encode(branch.payload).decode()),
+        ("branch_id", branch.branch_id),
+        ("op", branch.op),
+        ("status", branch.status),
+        ("finish_time", _spelled(branch.finish_time)),
+    )
+    return f"{members}}}"
+
+
+def _members(*pairs: tuple[str, str | int | None]) -> str:
+    """Members of a JSON object, without those that are empty.
+
+    A transaction writes six records; the encoder of ``json`` sets itself up anew for each.
+    """
+    return ",".join(
+        [
+            f'"{name}":{_quoted(value) if isinstance(value, str) else value}'
+            for name, value in pairs
+            if value
+        ]
+    )
 
 
 def branch_field(branch: Branch) -> str:
