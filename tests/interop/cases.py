@@ -44,7 +44,7 @@ def _asking(*sizes: int, body: int = 0, **more: Any) -> pb.StreamingOutputCallRe
 async def _status(call: Awaitable[Any], status: GrpcCode, message: str | None = None) -> None:
     with pytest.raises(RpcError) as caught:
         await call
-    assert caught.value.status is status
+    assert caught.value.status is status, str(caught.value)
     if message is not None:
         assert caught.value.message == message
 

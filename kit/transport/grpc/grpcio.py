@@ -51,6 +51,9 @@ _RECONNECT_MS = (("initial", 200), ("min", 1000), ("max", 2000))
 machine. A refused connection is tried again after ``initial`` in any case."""
 _LEVEL = 2
 _NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed", "errors resolving")
+_NOT_TAKEN = (
+    "Internal error from Core"  # what grpc.aio says when a call ended while it was written to
+)
 
 
 class GrpcioServer:
@@ -345,7 +348,7 @@ class GrpcioConnection:
             timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0),
             metadata=tuple(metadata),
         )
-        return GrpcioStream(call, self._failure)
+        return GrpcioStream(call, self._failure, deadline)
 
     def ready(self) -> bool:
         """Whether the channel is connected."""
@@ -372,15 +375,27 @@ class GrpcioConnection:
 class GrpcioStream:
     """A streaming call; see :class:`~kit.transport.grpc.engine.ClientStream`."""
 
-    def __init__(self, call: Any, failure: Callable[[grpc.aio.AioRpcError], RpcFailed]) -> None:
+    def __init__(
+        self,
+        call: Any,
+        failure: Callable[[grpc.aio.AioRpcError], RpcFailed],
+        deadline: float | None,
+    ) -> None:
         self._call = call
         self._failure = failure
+        self._deadline = deadline
 
     async def write(self, message: bytes) -> None:
         """Send one message."""
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as exc:
+            if (
+                exc.details() == _NOT_TAKEN
+                and self._deadline is not None
+                and self._deadline <= time.monotonic()
+            ):
+                raise RpcFailed(GrpcCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from exc
             raise self._failure(exc) from exc
 
     async def done_writing(self) -> None:

@@ -75,6 +75,15 @@ _REMEMBERED = 1_000
 _HEADERS_COUNT = 16_384  # bytes that HEADERS or RST_STREAM on a closed stream are counted for
 
 
+TOGETHER = 4
+"""Calls or replies of one turn that are written at once; more follow by themselves.
+
+One write for all is the cheapest, and has both ends wait for each other: while one works off
+32 calls the other has nothing to do. With 4 a coordinator of 32 clients ends a third to a half more
+transactions, at the same CPU each.
+"""
+
+
 class Stream:
     """One call on a connection, as HTTP/2 sees it.
 
@@ -175,6 +184,9 @@ class Http2Connection:
     def on_pong(self, payload: bytes) -> None:
         """The peer answered a ping."""
 
+    def hurry(self) -> None:
+        """Enough has gathered to be written ahead of the end of the turn."""
+
     # Out.
 
     def begin(self) -> None:
@@ -197,10 +209,11 @@ class Http2Connection:
         if not self._scheduled:
             self._scheduled = True
             self.wake()
+        elif len(self.out) >= TOGETHER:
+            self.hurry()
 
     def take(self) -> bytes:
         """Everything that is to be written now."""
-        self._scheduled = False
         out = self.out
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()

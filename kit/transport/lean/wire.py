@@ -115,14 +115,18 @@ class Wire(Http2Connection, asyncio.Protocol):
         """Write at the end of this turn."""
         self.loop.call_soon(self._flush)
 
-    def _flush(self) -> None:
+    def hurry(self) -> None:
+        """Write now; what comes until the end of the turn still goes then."""
         transport = self._transport
         # One that met an error tells of it a turn later; uvloop's raises when written until then.
         if self.out and not self.lost and transport is not None and not transport.is_closing():
             transport.write(self.take())
         else:
-            self._scheduled = False
             self.out.clear()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self.hurry()
 
     def close(self, reason: str) -> None:
         """Write what is to be written, then close."""

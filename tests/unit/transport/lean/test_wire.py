@@ -17,6 +17,7 @@ from kit.transport.lean.client import (
     CONNECT_TIMEOUT_S,
     ClientConnection,
 )
+from kit.transport.lean.connection import TOGETHER
 from kit.transport.lean.frames import ACK, PING, frame, settings
 from tests.unit.transport.lean.test_fuzz import Nowhere
 
@@ -143,3 +144,23 @@ async def test_an_attempt_that_took_too_long_leaves_nothing_and_the_next_has_mor
         assert connection._silence is not None
         assert connection._silence.cancelled()
     await to.close()
+
+
+async def test_many_calls_of_one_turn_do_not_wait_for_the_last_of_them() -> None:
+    """The peer can begin with the first ones; order and bytes are what they were."""
+    connection = opened()
+    writes: list[bytes] = []
+    transport = Nowhere(connection)
+    transport.write = writes.append  # type: ignore[method-assign]
+    connection._transport = transport
+    await asyncio.sleep(0)  # what greeted has left
+    writes.clear()
+    for number in range(10):
+        connection.unary("/s.S/Unary", b"%d" % number, (), None)
+    assert len(writes) == 10 // TOGETHER
+    await asyncio.sleep(0)
+    assert len(writes) == 10 // TOGETHER + 1
+    sent = b"".join(writes)
+    places = [sent.index(b"\0\0\0\0\1%d" % number) for number in range(10)]
+    assert places == sorted(places)
+    connection.abort("over")
