@@ -207,9 +207,9 @@ grpc.aio are what a msg cannot do without: *server* and twice *client* of the pa
 below. It is one process, and one core is what it has.
 
 With `GrpcEngine: lean` a call costs a tenth of that, and what is left is Python between transport
-and store. Calls leave in fours: when all of a turn left in one write, load, coordinator and branches
-took turns and one of the two cores was idle (SQLite 3,366 a second, 4,649 in fours; Redis 2,763 and
-3,968):
+and store. Calls leave in fours: when all of a turn left in one write, load, coordinator and
+branches took turns and one of the two cores was idle (SQLite 3,366 a second, 4,649 in fours; Redis
+2,763 and 3,968):
 
 {lean_modes}
 
