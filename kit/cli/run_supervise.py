@@ -180,10 +180,9 @@ class Supervisor:
                 continue
             protos = [path for path in sorted(paths) if path.suffix == PROTO and path.exists()]
             if protos:
-                good = await self._generate(protos)
-                watch.accept()
-                if not good:
+                if not await self._generate(protos):
                     continue
+                watch.accept()
             names = ", ".join(keeper.service.name for keeper in concerned)
             self._board.show(KIT, f"{self._what(paths)} changed: {names} starts again")
             await asyncio.gather(*(self._again(keeper) for keeper in concerned))

@@ -101,8 +101,14 @@ class Watch:
             await self._event()
 
     def accept(self) -> None:
-        """Take what is there now for known: the caller has written it."""
-        self._before, _ = look(self._roots, self._configs)
+        """Take what is there now for known, as the caller has written it, except for protos.
+
+        Those are written by people, also while code is made of what they were before.
+        """
+        now, _ = look(self._roots, self._configs)
+        known = {path: state for path, state in now.items() if path.suffix != PROTO}
+        seen = {path: state for path, state in self._before.items() if path.suffix == PROTO}
+        self._before = known | seen
 
     async def aclose(self) -> None:
         """Stop watching; :meth:`changed` begins again."""
