@@ -80,7 +80,9 @@ class Keeper:
                 self._board,
                 *self._command,
                 cwd=self.service.root,
-                env=self._env,
+                # What is compiled is kept by second and size of its source: an edit that changes
+                # neither would be overlooked.
+                env={"PYTHONDONTWRITEBYTECODE": "1", **(self._env or {})},
             )
         except OSError as error:
             why = f"cannot run {self._command[0]}: {error.strerror}"
