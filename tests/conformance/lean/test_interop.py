@@ -311,8 +311,8 @@ async def test_a_call_that_a_departing_peer_never_began_is_sent_again(client: En
         _, _, stream_id, _ = await peer.until(HEADERS)
         if connections == 1:
             peer.writer.write(goaway(0, ErrorCode.NO_ERROR))
-            return
-        peer.writer.write(answer_to(stream_id, b"again"))
+        else:
+            peer.writer.write(answer_to(stream_id, b"again"))
         await peer.closed()
 
     async with answering(depart_once) as address, connected(address, engine=client) as to:
