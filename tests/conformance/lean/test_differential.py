@@ -124,7 +124,7 @@ async def ended(plan: Plan, record: Record) -> None:
 
 async def made(to: Connection, plan: Plan, record: Record) -> None:
     """Make a call and note how it went."""
-    patience = 0.5 if plan.end == "hangs" else 60.0
+    patience = 2.0 if plan.end == "hangs" else 60.0
     deadline = time.monotonic() + patience if plan.number % 3 or plan.end == "hangs" else None
     got = record.got
     try:
