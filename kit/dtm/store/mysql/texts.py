@@ -174,6 +174,11 @@ _BRANCHES = ", ".join(map(_read, (*BRANCH_COLUMNS, "create_time", "update_time")
 _HELD = f"id, fence, owner, lease_until, {_GLOBALS}"
 """What :func:`kit.dtm.store.mysql.store.held` reads."""
 
+# Named, because of a table that was empty a moment ago the planner reads, and locks, every row.
+_BY_GID = "trans_global FORCE INDEX (gid)"
+_BRANCHES_BY_GID = "trans_branch_op FORCE INDEX (gid_uniq)"
+_BY_DUE = "trans_global FORCE INDEX (due_at)"
+
 
 def set_now(now: int | None) -> str:
     """Fix the instant of what follows; the database's clock without one."""
@@ -183,56 +188,61 @@ def set_now(now: int | None) -> str:
 def lock_globals(gids: Iterable[str]) -> str:
     """Who may change those of ``gids`` that nobody is changing; nobody does until the commit."""
     return (
-        "SELECT gid, status, fence, owner, lease_until FROM trans_global "
+        f"SELECT gid, status, fence, owner, lease_until FROM {_BY_GID} "
         f"WHERE gid IN {literals(gids)} ORDER BY gid FOR UPDATE SKIP LOCKED"
     )
 
 
-def may_write(change: Change) -> str:
-    """A condition: the row is as ``change`` needs it, by the rules of leases and fences."""
+def lock_or_fail(changes: Sequence[Change]) -> str:
+    """Lock the rows that are as their changes need them, or fail at once if that is not all.
+
+    Nothing behind this is run then. The failure is a subquery of two rows, which is looked at only
+    when the number is wrong.
+    """
+    alike: dict[str, list[str]] = {}  # nearly always all of them
+    for change in changes:
+        alike.setdefault(_writable(change), []).append(change.tx.gid)
+    conditions = " OR ".join(
+        f"(gid IN {literals(gids)} AND {condition})" for condition, gids in alike.items()
+    )
+    return (
+        f"SELECT IF(COUNT(*) = {len(changes)}, 1, (SELECT 1 UNION SELECT 2)) FROM {_BY_GID} "
+        f"WHERE ({conditions}) AND {UNFINISHED} FOR UPDATE SKIP LOCKED"
+    )
+
+
+def _writable(change: Change) -> str:
+    """Of the row, by the rules of leases and fences."""
     owned = f"owner = {literal(change.owner)}"
     if change.take:
         owned = "TRUE" if change.force else f"({owned} OR lease_until <= @now)"
-    return (
-        f"(gid = {literal(change.tx.gid)} AND fence = {change.fence} AND {owned} AND {UNFINISHED})"
-    )
-
-
-def lock_or_fail(conditions: Sequence[str]) -> str:
-    """Lock one row for each condition, or fail at once so that nothing behind this is run.
-
-    The failure is a subquery of two rows, which is looked at only when the number is wrong.
-    """
-    return (
-        f"SELECT IF(COUNT(*) = {len(conditions)}, 1, (SELECT 1 UNION SELECT 2)) FROM trans_global "
-        f"WHERE {' OR '.join(conditions)} FOR UPDATE SKIP LOCKED"
-    )
+    return f"fence = {change.fence} AND {owned}"
 
 
 def existing(gids: Iterable[str]) -> str:
     """Those of ``gids`` that are stored, locked or not."""
-    return f"SELECT gid FROM trans_global WHERE gid IN {literals(gids)}"
+    return f"SELECT gid FROM {_BY_GID} WHERE gid IN {literals(gids)}"
 
 
 def branch_keys(gids: Iterable[str]) -> str:
     """Which branches these transactions have."""
-    return f"SELECT gid, branch_id, op FROM trans_branch_op WHERE gid IN {literals(gids)}"
+    return f"SELECT gid, branch_id, op FROM {_BRANCHES_BY_GID} WHERE gid IN {literals(gids)}"
 
 
 def select_globals(gids: Iterable[str]) -> str:
     """These transactions without their branches."""
-    return f"SELECT {_HELD} FROM trans_global WHERE gid IN {literals(gids)}"
+    return f"SELECT {_HELD} FROM {_BY_GID} WHERE gid IN {literals(gids)}"
 
 
 def select_branches(gids: Iterable[str]) -> str:
     """Their branches, in any order, the id first."""
-    return f"SELECT id, gid, {_BRANCHES} FROM trans_branch_op WHERE gid IN {literals(gids)}"
+    return f"SELECT id, gid, {_BRANCHES} FROM {_BRANCHES_BY_GID} WHERE gid IN {literals(gids)}"
 
 
 def lock_due(limit: int) -> str:
     """What can be claimed now and nobody is changing."""
     return (
-        f"SELECT {_HELD} FROM trans_global WHERE due_at <= @now "
+        f"SELECT {_HELD} FROM {_BY_DUE} WHERE due_at <= @now "
         f"ORDER BY due_at, id LIMIT {limit} FOR UPDATE SKIP LOCKED"
     )
 
@@ -248,7 +258,7 @@ def take(ids: Iterable[int], owner: str, lease_until: int) -> str:
 def lock_held(owner: str, gids: Iterable[str]) -> str:
     """Those of ``gids`` that ``owner`` holds, and their fences."""
     return (
-        f"SELECT gid, id, fence FROM trans_global WHERE gid IN {literals(gids)} "
+        f"SELECT gid, id, fence FROM {_BY_GID} WHERE gid IN {literals(gids)} "
         f"AND owner = {literal(owner)} AND {UNFINISHED} ORDER BY gid FOR UPDATE"
     )
 
@@ -258,18 +268,21 @@ def extend(ids: Iterable[int], lease_ms: int) -> str:
     return f"UPDATE trans_global SET lease_until = @now + {lease_ms} WHERE id IN {literals(ids)}"
 
 
-NEXT_DUE = "SELECT due_at FROM trans_global WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1"
+NEXT_DUE = f"SELECT due_at FROM {_BY_DUE} WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1"
 
 
 def select_ended(before: int, limit: int) -> str:
     """The gids of what ended before an instant, the oldest first."""
-    return f"SELECT gid FROM trans_global WHERE ended_at < {before} ORDER BY ended_at LIMIT {limit}"
+    return (
+        "SELECT gid FROM trans_global FORCE INDEX (ended_at) "
+        f"WHERE ended_at < {before} ORDER BY ended_at LIMIT {limit}"
+    )
 
 
 def lock_finished(gids: Iterable[str]) -> str:
     """Those of ``gids`` that are terminal."""
     return (
-        f"SELECT gid FROM trans_global WHERE gid IN {literals(gids)} AND {FINISHED} "
+        f"SELECT gid FROM {_BY_GID} WHERE gid IN {literals(gids)} AND {FINISHED} "
         "ORDER BY gid FOR UPDATE"
     )
 
@@ -298,7 +311,7 @@ _DUE = "next_cron_ms = @now, next_cron_time = FROM_UNIXTIME(@now DIV 1000)"
 def lock_later(later_than: int, limit: int) -> str:
     """Unfinished ones whose time is after an instant; no lease ends before the time it delays."""
     return (
-        f"SELECT id FROM trans_global WHERE due_at > {later_than} "
+        f"SELECT id FROM {_BY_DUE} WHERE due_at > {later_than} "
         f"AND next_cron_ms > {later_than} ORDER BY due_at LIMIT {limit} FOR UPDATE"
     )
 

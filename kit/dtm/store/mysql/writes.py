@@ -206,7 +206,7 @@ class Writes:
         begin = (
             texts.set_now(self._now()),
             texts.BEGIN,
-            texts.lock_or_fail([texts.may_write(change) for change in changes]),
+            texts.lock_or_fail(changes),
         )
         rows = (
             texts.global_values(
