@@ -40,9 +40,12 @@ from tests.engines import chosen
 from tests.processes import COORDINATOR, Process, Processes, free_port
 
 STORES = ("sqlite", "postgres", "mysql", "redis")
-ENGINES: dict[str, EngineName] = {"postgres": "lean", "redis": "lean"}
-"""The gRPC engine of a store's coordinators, grpcio for others: what every store is asked is asked
-on both engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
+ON_LEAN = "sqlite-lean"
+"""SQLite once more, for what is asked on SQLite alone."""
+
+ENGINES: dict[str, EngineName] = {"postgres": "lean", "redis": "lean", ON_LEAN: "lean"}
+"""The gRPC engine of a store's coordinators, grpcio for others: whatever is asked is asked on both
+engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
 """
 FOREIGN = "DTM_HTTP" in os.environ
 
@@ -269,7 +272,7 @@ class Coordinators:
             **settings,
         }
         folder = folder or self.folder()
-        stored = await self.store_settings(store, folder)
+        stored = await self.store_settings("sqlite" if store == ON_LEAN else store, folder)
         given["Store"] = {**stored, **settings.get("Store", {})}
         process = await self.launch(given, folder, flags, env)
         await process.listens(given["GrpcPort"], given["HttpPort"])
