@@ -1,7 +1,7 @@
 """What has to be settled before the first test module is imported."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -15,6 +15,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 pytest.register_assert_rewrite("kit.testing.store", "kit.testing.registry", "kit.testing.barrier")
 
 from kit.testing.etcd import EtcdServer, etcd_server  # noqa: E402  (after the two above)
+from kit.transport.grpc.engines import EngineName  # noqa: E402
+from tests.engines import ENGINES, speaking  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,3 +31,10 @@ async def etcd() -> AsyncIterator[EtcdServer]:
     """A real etcd on a free port, for tests of one module that leave it running."""
     async with etcd_server() as server:
         yield server
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineName]:
+    """Both gRPC engines, one after the other, for all that the test begins."""
+    with speaking(request.param):
+        yield request.param

@@ -17,8 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ENGINE = os.environ.get("GRPC_ENGINE", "")
-"""The gRPC engine of all processes, ``lean`` or ``grpcio``; empty: what each test takes."""
+from tests.engines import chosen
 
 READY_WITHIN = 60.0
 STOPS_WITHIN = 30.0
@@ -39,6 +38,15 @@ from apps.trans.main import main
 sys.exit(main())
 """
 """The transfer service as if on a machine of another name."""
+
+_SPEAKING = """
+import sys
+from kit.transport.grpc import engines
+engines.DEFAULT = sys.argv.pop(1)
+from apps.client.main import main
+sys.exit(main())
+"""
+"""The client, which has no setting for it, on another gRPC engine."""
 
 
 def free_port() -> int:
@@ -233,7 +241,7 @@ class Processes:
 
     async def client(self, dtm: str, busi: str, *flags: str) -> Process:
         """The client; what it says is read once it has ended."""
-        process = await self.start("client", CLIENT, "-dtm", dtm, "-busi", busi, *flags)
+        process = await self.start("client", *client_command(), "-dtm", dtm, "-busi", busi, *flags)
         await process.ended()
         return process
 
@@ -241,6 +249,12 @@ class Processes:
         """Kill what still runs."""
         for process in reversed(self._started):
             await process.reap()
+
+
+def client_command() -> tuple[str, ...]:
+    """The client's command, on the engine that is spoken."""
+    engine = chosen()
+    return (CLIENT,) if engine == "grpcio" else (sys.executable, "-c", _SPEAKING, engine)
 
 
 def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
@@ -251,7 +265,7 @@ def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
         "Store:\n"
         "  Driver: sqlite\n"
         f"  Path: {database}\n"
-        f"{f'GrpcEngine: {ENGINE}' if ENGINE else ''}\n"
+        f"GrpcEngine: {chosen()}\n"
         "TransCronInterval: 1\n"
         "MicroService:\n"
         "  Driver: dtm-driver-kratos\n"
@@ -263,9 +277,7 @@ def coordinator_config(port: int, database: Path, etcd: str = "") -> str:
 
 def trans_config(address: str, etcd: str = "", database: Path | None = None) -> str:
     """YAML for the transfer service; its accounts are in ``database``."""
-    text = f"server:\n  grpc:\n    addr: {address}\n    timeout: 1s\n"
-    if ENGINE:
-        text += f"    engine: {ENGINE}\n"
+    text = f"server:\n  grpc:\n    addr: {address}\n    timeout: 1s\n    engine: {chosen()}\n"
     if database is not None:
         text += f"data:\n  database:\n    source: {database}\n"
     if etcd:

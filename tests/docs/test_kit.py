@@ -45,6 +45,7 @@ def blocks(page: Path) -> list[CodeType]:
     return found
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.name not in PROGRAMS], ids=lambda page: page.name
 )

@@ -16,9 +16,11 @@ import aiohttp
 import grpc.aio
 import pytest
 
+from kit.transport.grpc.engines import EngineName
 from tests.conformance.dtm.business import grpc_branches
 from tests.conformance.dtm.clients import GrpcApi, unique
 from tests.conformance.dtm.coordinators import Coordinator, Coordinators, Settings
+from tests.engines import chosen
 from tests.faults.histories import TERMINAL, History, complaints
 from tests.faults.workload import Client, Participants, stored_in
 from tests.processes import Process, free_port
@@ -27,6 +29,12 @@ ENDS_WITHIN_S = 20.0
 
 LIFE_S = 1_000
 """Between the beginnings of two lives: every lease, retry and timeout of the last one is over."""
+
+
+ENGINES: dict[str, EngineName] = {"sqlite": "lean", "mysql": "lean"}
+"""The gRPC engine of a store's coordinators, grpcio for others: each kind of fault meets both, and
+so does each store, for ``tests/conformance/dtm`` has it the other way round.
+"""
 
 
 def seeded(where: str) -> random.Random:
@@ -141,6 +149,7 @@ async def stand(deployed: Coordinators, store: str, **settings: Any) -> AsyncIte
             "Listen": "127.0.0.1",
             "HttpPort": free_port(),
             "GrpcPort": free_port(),
+            "GrpcEngine": chosen(ENGINES.get(store, "grpcio")),
             "TransCronInterval": 1,
             "MicroService": {"Driver": "dtm-driver-kratos"},
             **settings,

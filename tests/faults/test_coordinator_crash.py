@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import grpc.aio
+import pytest
 
 from tests.branches import Branches, serving, submission, submit
 from tests.processes import free_port, processes
@@ -19,6 +20,7 @@ FINISHES_WITHIN = 15.0
 RETRY_INTERVAL = 1
 
 
+@pytest.mark.usefixtures("engine")
 async def test_every_acknowledged_transaction_finishes(tmp_path: Path) -> None:
     """Each in flight when the process dies is taken up by the next one on the same file."""
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1_000_000))

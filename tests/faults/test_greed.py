@@ -107,6 +107,7 @@ async def test_bodies_without_an_end_are_refused_over_http(
         assert set(statuses) == {413}
 
 
+@pytest.mark.usefixtures("engine")
 async def test_messages_without_measure_are_refused_over_grpc(deployed: Coordinators) -> None:
     """64 MiB each, several at once: RESOURCE_EXHAUSTED."""
     print("repeat with: .venv/bin/pytest tests/faults/test_greed.py -k grpc")
@@ -120,6 +121,7 @@ async def test_messages_without_measure_are_refused_over_grpc(deployed: Coordina
         assert {reply.code for reply in replies} == {exhausted}
 
 
+@pytest.mark.usefixtures("engine")
 async def test_ten_thousand_branches_are_refused(deployed: Coordinators) -> None:
     """By every API; it says how many are taken."""
     print("repeat with: .venv/bin/pytest tests/faults/test_greed.py -k branches")
@@ -148,6 +150,7 @@ async def test_ten_thousand_branches_are_refused(deployed: Coordinators) -> None
         assert {reply.word for reply in over_grpc} == {"INVALID"}
 
 
+@pytest.mark.usefixtures("engine")
 async def test_connections_that_dawdle_keep_nobody_from_being_served(
     deployed: Coordinators,
 ) -> None:

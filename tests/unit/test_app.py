@@ -141,6 +141,7 @@ async def test_a_failing_server_ends_the_others_and_its_announcement() -> None:
     assert diary.lines[-3:] == ["deregister", "broken stops", "healthy stops"]
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_taken_port_ends_the_start_before_anything_is_announced() -> None:
     """The OSError names the address; the server that listened already lets go of its port."""
     diary = Diary()
@@ -159,6 +160,7 @@ async def test_a_taken_port_ends_the_start_before_anything_is_announced() -> Non
         again.bind(("127.0.0.1", freed))
 
 
+@pytest.mark.usefixtures("engine")
 async def test_an_absent_registry_does_not_keep_a_service_from_serving(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

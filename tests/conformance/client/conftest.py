@@ -1,4 +1,7 @@
-"""A real coordinator, a business with real servers, and a client over each of the three APIs."""
+"""A real coordinator, a business with real servers, and a client over each of the three APIs.
+
+Each test runs on both gRPC engines; coordinator, business and client are all on the same one.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -6,7 +9,14 @@ import pytest
 
 from kit.dtm.client import DtmClient
 from kit.testing import Coordinator
+from kit.transport.grpc.engines import EngineName
 from tests.conformance.client.business import Business, running_business
+
+
+@pytest.fixture(autouse=True)
+def on_both_engines(engine: EngineName) -> EngineName:
+    """Before a coordinator, a business or a client begins."""
+    return engine
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from kit.dtm.client.workflow import Phase, Workflow, Workflows
 from kit.errors import Error
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcServer
+from tests.engines import chosen, speaking
 
 
 async def main(dtm: str, port: str, log: Path, dies_at: str, gid: str = "") -> None:
@@ -54,4 +55,5 @@ async def main(dtm: str, port: str, log: Path, dies_at: str, gid: str = "") -> N
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:]))
+    with speaking(chosen()):
+        asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:]))

@@ -17,6 +17,7 @@ from kit.dtm.client.workflow import Workflow, Workflows, XaDatabase
 from kit.dtm.errors import Failure
 from kit.testing import Coordinator
 from kit.testing.postgres import PostgresSettings, postgres_server
+from kit.transport.grpc.engines import EngineName
 from tests.conformance.client.business import Business, Heard
 from tests.conformance.client.conftest import address
 
@@ -130,7 +131,7 @@ async def changed_mind(client: DtmClient, url: str) -> None:
 
 
 async def test_an_xa_step_commits_or_rolls_back_with_its_workflow(
-    dtm: Coordinator, postgres: PostgresSettings
+    dtm: Coordinator, postgres: PostgresSettings, engine: EngineName
 ) -> None:
     """§14.3: prepared while the code runs, ended in phase 2."""
 
@@ -154,18 +155,20 @@ async def test_an_xa_step_commits_or_rolls_back_with_its_workflow(
             return given
 
         with pytest.raises(LookupError):
-            await workflows.execute("pay", "xa-pg-1", b"fail")
+            await workflows.execute("pay", f"xa-pg-1-{engine}", b"fail")
         with pytest.raises(Failure, match="no money"):
-            await workflows.execute("pay", "xa-pg-1", b"fail")
+            await workflows.execute("pay", f"xa-pg-1-{engine}", b"fail")
         assert await left(postgres) == (before, 0)
         dies.append(LookupError("the process dies here"))
         with pytest.raises(LookupError):
-            await workflows.execute("pay", "xa-pg-2")
-        assert await workflows.execute("pay", "xa-pg-2") == b"debited"
+            await workflows.execute("pay", f"xa-pg-2-{engine}")
+        assert await workflows.execute("pay", f"xa-pg-2-{engine}") == b"debited"
         assert await left(postgres) == (before - 30, 0)
 
 
-async def test_the_same_from_a_thread(dtm: Coordinator, postgres: PostgresSettings) -> None:
+async def test_the_same_from_a_thread(
+    dtm: Coordinator, postgres: PostgresSettings, engine: EngineName
+) -> None:
     """psycopg, whose calls are not awaited; the action runs in the thread that executes."""
 
     before, _ = await left(postgres)
@@ -186,8 +189,8 @@ async def test_the_same_from_a_thread(dtm: Coordinator, postgres: PostgresSettin
                 return given
 
             with pytest.raises(Failure, match="no money"):
-                workflows.execute("pay", "xa-pg-3", b"fail")
-            assert workflows.execute("pay", "xa-pg-4") == b"debited"
+                workflows.execute("pay", f"xa-pg-3-{engine}", b"fail")
+            assert workflows.execute("pay", f"xa-pg-4-{engine}") == b"debited"
 
     await asyncio.to_thread(work)
     assert await left(postgres) == (before - 30, 0)

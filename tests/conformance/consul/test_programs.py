@@ -3,11 +3,15 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from kit.consul import ConsulClient
 from kit.testing.consul import ConsulServer
+from tests.engines import chosen
 from tests.processes import COORDINATOR, TRANS, coordinator_config, free_port, processes
 
 
+@pytest.mark.usefixtures("engine")
 async def test_the_transfer_finds_its_way_through_consul(
     consul: ConsulServer, client: ConsulClient, tmp_path: Path
 ) -> None:
@@ -20,7 +24,7 @@ async def test_the_transfer_finds_its_way_through_consul(
         + f"  EndPoint: grpc://127.0.0.1:{dtm_port}\n"
     )
     trans_file.write_text(
-        f"server: {{grpc: {{addr: '127.0.0.1:{port}'}}}}\n"
+        f"server: {{grpc: {{addr: '127.0.0.1:{port}', engine: {chosen()}}}}}\n"
         f"data: {{database: {{source: {tmp_path / 'trans.db'}}}}}\n"
         f"registry: {{consul: {{address: '{consul.address}'}}}}\n"
     )

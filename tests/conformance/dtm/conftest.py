@@ -1,8 +1,8 @@
 """One coordinator for each store, one business and one event loop for the whole session.
 
 A test that asks for ``tm`` runs once for each store when its row (``test_row_07_…``) is one where
-the store matters, and on SQLite alone otherwise. One that asks for ``api`` runs over all three on
-SQLite.
+the store matters, and on SQLite alone otherwise, on either gRPC engine. One that asks for ``api``
+runs over all three on SQLite.
 """
 
 import re
@@ -15,11 +15,13 @@ from tests.conformance.dtm.business import Business, open_business
 from tests.conformance.dtm.clients import Api
 from tests.conformance.dtm.coordinators import (
     FOREIGN,
+    ON_LEAN,
     STORES,
     Coordinator,
     Coordinators,
     coordinators,
 )
+from tests.engines import ENGINES
 from tests.processes import processes
 
 STORE_ROWS = frozenset((*range(6, 13), *range(15, 27), 33, 42, *range(46, 53), 54, 56, 62))
@@ -34,13 +36,21 @@ def row_of(name: str) -> int:
     return int(found[1]) if found else 0
 
 
+def stores_of(name: str) -> tuple[str, ...]:
+    """Where a test is asked; SQLite once more when it would meet one engine only."""
+    if row_of(name) in STORE_ROWS:
+        return STORES
+    return (STORES[0],) if len(ENGINES) == 1 else (STORES[0], ON_LEAN)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The default store is asked over every API, each of the others over one."""
     if "store" not in metafunc.fixturenames:
         return
-    several = row_of(metafunc.function.__name__) in STORE_ROWS and not FOREIGN
-    default = "foreign" if FOREIGN else STORES[0]
-    others = STORES[1:] if several else ()
+    default: str = "foreign"
+    others: list[str] = []
+    if not FOREIGN:
+        default, *others = stores_of(metafunc.function.__name__)
     if "api" not in metafunc.fixturenames:
         metafunc.parametrize("store", (default, *others))
         return

@@ -24,6 +24,7 @@ import yaml
 from kit.testing.mariadb import mariadb_server
 from kit.testing.postgres import postgres_server
 from kit.testing.redis import RedisServer, redis_server
+from kit.transport.grpc.engines import EngineName
 from tests.conformance.dtm.business import Business
 from tests.conformance.dtm.clients import (
     SUCCESS,
@@ -35,12 +36,16 @@ from tests.conformance.dtm.clients import (
     Tx,
     unique,
 )
-from tests.processes import COORDINATOR, ENGINE, Process, Processes, free_port
+from tests.engines import chosen
+from tests.processes import COORDINATOR, Process, Processes, free_port
 
 STORES = ("sqlite", "postgres", "mysql", "redis")
-ENGINES = {"postgres": "lean", "redis": "lean"}
-"""The gRPC engine of a store's coordinators, grpcio for others: what every store is asked is asked
-on both engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
+ON_LEAN = "sqlite-lean"
+"""SQLite once more, for what is asked on SQLite alone."""
+
+ENGINES: dict[str, EngineName] = {"postgres": "lean", "redis": "lean", ON_LEAN: "lean"}
+"""The gRPC engine of a store's coordinators, grpcio for others: whatever is asked is asked on both
+engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
 """
 FOREIGN = "DTM_HTTP" in os.environ
 
@@ -261,13 +266,13 @@ class Coordinators:
             "Listen": "127.0.0.1",
             "HttpPort": free_port(),
             "GrpcPort": free_port(),
-            "GrpcEngine": ENGINE or ENGINES.get(store, "grpcio"),
+            "GrpcEngine": chosen(ENGINES.get(store, "grpcio")),
             "TransCronInterval": 1,
             "MicroService": {"Driver": "dtm-driver-kratos"},
             **settings,
         }
         folder = folder or self.folder()
-        stored = await self.store_settings(store, folder)
+        stored = await self.store_settings("sqlite" if store == ON_LEAN else store, folder)
         given["Store"] = {**stored, **settings.get("Store", {})}
         process = await self.launch(given, folder, flags, env)
         await process.listens(given["GrpcPort"], given["HttpPort"])

@@ -19,6 +19,7 @@ from kit.testing.etcd import EtcdServer, etcd_server
 from tests.conformance.dtm.business import Business, grpc_branches
 from tests.conformance.dtm.clients import Tx, unique
 from tests.conformance.dtm.coordinators import Coordinator, Coordinators, accepted, ours
+from tests.engines import ENGINES, speaking
 from tests.processes import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,10 +40,13 @@ async def keys(etcd: EtcdServer) -> AsyncIterator[EtcdClient]:
         yield client
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def announced(etcd: EtcdServer, deployed: Coordinators) -> AsyncIterator[Coordinator]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=ENGINES)
+async def announced(
+    request: pytest.FixtureRequest, etcd: EtcdServer, deployed: Coordinators
+) -> AsyncIterator[Coordinator]:
     """A coordinator that is registered."""
-    coordinator = await start(deployed, etcd)
+    with speaking(request.param):
+        coordinator = await start(deployed, etcd)
     yield coordinator
     assert coordinator.process is not None
     await coordinator.process.stop()
@@ -92,6 +96,7 @@ async def test_row_63_coordinator_stands_in_etcd_as_kratos_writes_it(
     assert found.lease > 0
 
 
+@pytest.mark.usefixtures("engine")
 async def test_row_63_killed_coordinator_leaves_its_record_to_a_lease_of_15_seconds(
     deployed: Coordinators, etcd: EtcdServer, keys: EtcdClient
 ) -> None:
@@ -179,6 +184,7 @@ async def consul() -> AsyncIterator[ConsulServer]:
         yield server
 
 
+@pytest.mark.usefixtures("engine")
 async def test_row_65_coordinator_stands_in_consul_and_finds_branches_there(
     deployed: Coordinators, consul: ConsulServer
 ) -> None:
@@ -265,6 +271,7 @@ async def test_row_66_without_a_target_branches_are_called_by_address(
     assert call.path == "/busi.Busi/out"
 
 
+@pytest.mark.usefixtures("engine")
 async def test_row_66_default_driver_knows_addresses_alone(deployed: Coordinators) -> None:
     """A scheme can never be called there, and is not stored."""
     ours()

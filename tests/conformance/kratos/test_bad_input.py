@@ -163,6 +163,7 @@ async def test_malformed_json_wrong_types_and_unknown_names_of_enums_are_400(
         await running.works()
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("sent", [b"\xff", b"\x0a\x05ab", b"\x12\xff" * 100, b"\x0b" * 200])
 async def test_malformed_messages_are_internal_on_grpc_and_400_on_http(sent: bytes) -> None:
     async with service() as running:
@@ -260,6 +261,7 @@ async def test_a_body_that_trickles_is_cut_at_its_deadline() -> None:
             writer.transport.abort()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_thousand_idle_connections_hinder_nobody() -> None:
     """Half of them on each transport."""
     async with service() as running:
@@ -279,6 +281,7 @@ async def test_a_thousand_idle_connections_hinder_nobody() -> None:
         await running.works()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_deadline_that_passes_is_504_and_says_whose_it_was() -> None:
     """The server's limit of 0.3 s on both transports, then the client's own."""
     slow = pb.GetRequest(id="slow")
@@ -306,6 +309,7 @@ async def test_a_deadline_that_passes_is_504_and_says_whose_it_was() -> None:
         await running.works()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_handler_that_panics_is_500_and_gives_nothing_away() -> None:
     panic = pb.GetRequest(id="panic")
     async with service() as running:
@@ -324,6 +328,7 @@ async def test_a_handler_that_panics_is_500_and_gives_nothing_away() -> None:
         await running.works()
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("transport", ["grpc", "http"])
 async def test_a_handler_that_ignores_its_cancellation_holds_nobody_up(transport: str) -> None:
     """It was cut and told to end; it runs on, and so does everything else."""
@@ -346,6 +351,7 @@ async def test_a_handler_that_ignores_its_cancellation_holds_nobody_up(transport
         await running.works()
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("transport", ["grpc", "http"])
 async def test_a_client_that_goes_away_ends_its_handler(transport: str) -> None:
     """Without a word: its process is gone."""
@@ -367,6 +373,7 @@ async def test_a_client_that_goes_away_ends_its_handler(transport: str) -> None:
         await running.works()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_registry_that_is_empty_or_holds_nonsense_is_named_and_mends() -> None:
     """Real etcd: nobody there, then values that are no instances, then a real one among them."""
     async with service() as running, etcd_server() as server:
@@ -461,6 +468,7 @@ async def test_both_sides_show_certificates_and_an_expired_one_opens_nothing(eng
         assert len(running.shop.asked) == 2
 
 
+@pytest.mark.usefixtures("engine")
 async def test_random_bytes_on_the_grpc_port_end_by_themselves() -> None:
     async with service() as running:
         host, _, port = running.grpc_address.rpartition(":")

@@ -48,6 +48,7 @@ async def refusal() -> RpcError:
     return caught.value
 
 
+@pytest.mark.usefixtures("engine")
 async def test_under_v2_412_is_unknown_and_json_is_protobufs() -> None:
     error = await refusal()
     assert (error.status, error.code, error.reason) == (GrpcCode.UNKNOWN, 500, "STALE")
@@ -56,6 +57,7 @@ async def test_under_v2_412_is_unknown_and_json_is_protobufs() -> None:
     assert told == {"id": "7", "priceCents": "5", "color": "RED", "shelf": ""}
 
 
+@pytest.mark.usefixtures("engine")
 async def test_under_v3_412_is_failed_precondition_and_json_is_that_of_structs(
     v3: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

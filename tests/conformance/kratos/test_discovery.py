@@ -114,6 +114,7 @@ async def test_a_client_keeps_twenty_five_of_many_and_others_choose_differently(
     assert first == again
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("balancer", [WeightedRoundRobin, RandomBalancer, P2C])
 async def test_every_balancer_reaches_every_instance_and_the_filter_holds(
     balancer: type[Balancer],

@@ -134,6 +134,7 @@ class Trans(trans_pb2_grpc.TransServicer):
         return trans_pb2.Response()
 
 
+@pytest.mark.usefixtures("engine")
 async def test_one_application_serves_grpc_and_http_in_one_loop() -> None:
     """With one middleware, both announced in their order, both found again, both drained."""
     seen: list[str] = []

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import grpc
+import pytest
 import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -190,6 +191,7 @@ async def test_an_announcement_of_a_dead_process_is_found(etcd: EtcdServer) -> N
     assert failure(findings, "registration") == "is not announced; start it, kit run bank"
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_coordinator_is_pinged_and_its_clock_compared() -> None:
     """Whoever stands between and says another time is a clock that is off."""
     async with Coordinator() as coordinator:

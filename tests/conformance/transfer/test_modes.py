@@ -20,12 +20,14 @@ import pytest
 
 from kit.testing.mariadb import mariadb_server
 from kit.testing.postgres import postgres_server
+from kit.transport.grpc.engines import EngineName
+from tests.engines import chosen, speaking
 from tests.processes import (
-    CLIENT,
     COORDINATOR,
     TRANS,
     Process,
     Processes,
+    client_command,
     free_port,
     processes,
 )
@@ -33,6 +35,9 @@ from tests.processes import (
 OPENING = 10_000
 USERS = (1, 2, 3)
 MODES = ("msg", "saga", "tcc", "xa", "workflow")
+ENGINES: dict[str, EngineName] = {"sqlite": "lean", "postgres": "grpcio", "mysql": "lean"}
+"""The databases, and the gRPC engine of the programs around each."""
+
 UNDOABLE = tuple(mode for mode in MODES if mode != "msg")
 
 
@@ -111,10 +116,12 @@ async def bank_on(driver: str, folder: Path) -> AsyncIterator[Bank]:
             yield Bank(driver, source, lambda: asked(query), recovered)  # type: ignore[arg-type,return-value]
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mysql"])
+@pytest.fixture(params=ENGINES)
 async def bank(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bank]:
-    async with bank_on(request.param, tmp_path) as made:
-        yield made
+    """The programs are all on one engine, and each mode of transaction meets both."""
+    with speaking(chosen(ENGINES[request.param])):
+        async with bank_on(request.param, tmp_path) as made:
+            yield made
 
 
 @pytest.fixture
@@ -126,7 +133,7 @@ async def run(tmp_path: Path) -> AsyncIterator[Processes]:
 async def trans_on(run: Processes, bank: Bank, port: int) -> Process:
     config = run.folder / "trans.yaml"
     config.write_text(
-        f"server: {{grpc: {{addr: '127.0.0.1:{port}', timeout: 3s}}}}\n"
+        f"server: {{grpc: {{addr: '127.0.0.1:{port}', timeout: 3s, engine: {chosen()}}}}}\n"
         f"data:\n  database: {{driver: {bank.driver}, source: '{bank.source}'}}\n"
         f"  opening_balance: {OPENING}\n"
     )
@@ -195,7 +202,7 @@ async def test_the_sum_of_money_stays_whatever_is_killed(run: Processes, bank: B
 
     async def client(mode: str, *flags: str) -> Process:
         target = ("-dtm", f"127.0.0.1:{dtm}", "-busi", f"127.0.0.1:{port}", "-timeout", "8s")
-        return await run.start("client", CLIENT, *target, "-mode", mode, *flags)
+        return await run.start("client", *client_command(), *target, "-mode", mode, *flags)
 
     async def one(mode: str) -> None:
         source, target = rng.sample(USERS, 2)
@@ -244,6 +251,7 @@ async def skipping(run: Processes, dtm: int, http: int) -> Process:
     config = run.folder / "skipping.yaml"
     config.write_text(
         f"Listen: 127.0.0.1\nGrpcPort: {dtm}\nHttpPort: {http}\nTransCronInterval: 1\n"
+        f"GrpcEngine: {chosen()}\n"
         f"Store: {{Driver: sqlite, Path: '{run.folder / 'skipping.db'}'}}\n"
     )
     process = await run.start("coordinator", COORDINATOR, "-c", str(config), "-dev")

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from kit.dtm.pb.dtm_pb2 import DtmRequest
 from tests.branches import Branches, serving, submission, submit
+from tests.engines import ENGINES, speaking
 from tests.processes import free_port, processes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,8 +49,10 @@ class Deployed:
         return caught.value
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployed]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def deployed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Deployed]:
     folder = tmp_path_factory.mktemp("coordinator")
     port = free_port()
     async with (
@@ -57,7 +60,8 @@ async def deployed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[De
         serving() as branches,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        coordinator = await run.coordinator(port)
+        with speaking(request.param):
+            coordinator = await run.coordinator(port)
         yield Deployed(channel, branches, folder / "coordinator.db")
         assert "Traceback" not in coordinator.output
 

@@ -67,6 +67,7 @@ async def test_a_configuration_that_cannot_be_used(
     assert re.search(said, line), line
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("program", "config"),
     [
@@ -98,6 +99,7 @@ async def test_a_file_that_is_no_database(run: Processes) -> None:
     assert database.read_text().startswith("a letter")
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_service_serves_although_etcd_is_away(run: Processes, etcd: EtcdServer) -> None:
     """It says once that etcd is away and once that it is announced, and serves all the time."""
     etcd.kill()
@@ -127,6 +129,7 @@ async def _has(keys: EtcdClient, prefix: str) -> bool:
         return False  # it is only just starting
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_service_that_nobody_announced(run: Processes, etcd: EtcdServer) -> None:
     """The client is told its name, and that the transfer is not done."""
     port = free_port()
@@ -149,6 +152,7 @@ async def test_a_flag_that_does_not_exist(run: Processes, program: str) -> None:
     assert "-help" in line
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_coordinator_that_is_not_there(run: Processes) -> None:
     """Exit 1, without waiting for the whole timeout, and the way out is named."""
     port = free_port()

@@ -11,13 +11,13 @@ import pytest
 
 from kit.etcd import EtcdClient
 from kit.testing.etcd import EtcdServer
-from kit.transport.grpc.engines import EngineName
 from tests.branches import BranchCall, serving, submission, submit
 from tests.processes import TRANS, Process, Processes, free_port, trans_config
 
 STAMP = r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d"
 RETRY_INTERVAL = 1
-BOTH_ENGINES = pytest.mark.parametrize("engine", ["grpcio", "lean"])
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def transfers(process: Process) -> list[str]:
@@ -42,16 +42,8 @@ async def eventually(holds: Callable[[], bool], within: float) -> None:
             await asyncio.sleep(0.02)
 
 
-@BOTH_ENGINES
-async def test_transfer_through_etcd(
-    run: Processes,
-    etcd: EtcdServer,
-    keys: EtcdClient,
-    engine: EngineName,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_transfer_through_etcd(run: Processes, etcd: EtcdServer, keys: EtcdClient) -> None:
     """Four log lines byte for byte, two keys with kratos' exact JSON, and clean ends."""
-    monkeypatch.setattr("tests.processes.ENGINE", engine)
     dtm_port, port = free_port(), free_port()
     coordinator = await run.coordinator(dtm_port, etcd=etcd.endpoint)
     config = run.folder / "config.yaml"
@@ -95,12 +87,8 @@ async def test_transfer_through_etcd(
     assert await listed(keys, "dtmservice", 0) == {}
 
 
-@BOTH_ENGINES
-async def test_transfer_without_etcd(
-    run: Processes, engine: EngineName, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_transfer_without_etcd(run: Processes) -> None:
     """Direct: addresses in place of names, an empty Target, and nothing else is running."""
-    monkeypatch.setattr("tests.processes.ENGINE", engine)
     dtm_port, port = free_port(), free_port()
     await run.coordinator(dtm_port)
     trans = await run.trans(port)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import pytest
 
 from api.trans.v1 import trans_pb2, trans_pb2_grpc
 from kit.app import AdminServer, App, Consumer, Every, Job, Jobs
@@ -20,6 +21,7 @@ from kit.registry.memory import MemoryRegistry
 from kit.transport.grpc import GrpcClient, GrpcServer
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_service_its_coordinator_jobs_and_consumers_live_and_end_together() -> None:
     """A job submits a saga to the coordinator of its own process, which calls the service."""
     calls: list[str] = []

@@ -17,12 +17,18 @@ from kit.dtm.pb.dtm_pb2 import DtmGidReply, DtmRequest
 from kit.errors.codes import GrpcCode
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcClient, GrpcServer, RpcError, RpcFailed, ServerCall
+from kit.transport.grpc.engines import EngineName
+from tests.engines import chosen
 
 CONFIG = 'server: {grpc: {addr: "127.0.0.1:0", timeout: 1s}}\n'
 
 
 async def start(program: str, *arguments: str) -> Process:
-    code = f"import sys; from apps.{program}.main import main; sys.exit(main())"
+    """On the gRPC engine of the test, by default: trans has a setting for it, the client none."""
+    code = (
+        f"import sys; from kit.transport.grpc import engines; engines.DEFAULT = {chosen()!r}; "
+        f"from apps.{program}.main import main; sys.exit(main())"
+    )
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, *arguments, stdout=PIPE, stderr=PIPE
     )
@@ -62,7 +68,7 @@ class Coordinator:
 
 
 @pytest.fixture
-async def coordinator() -> AsyncIterator[Coordinator]:
+async def coordinator(engine: EngineName) -> AsyncIterator[Coordinator]:
     coordinator, server = Coordinator(), GrpcServer(address="127.0.0.1:0")
     server.register_unary("/dtmgimp.Dtm/NewGid", coordinator.new_gid)
     server.register_unary("/dtmgimp.Dtm/Submit", coordinator.submit)
@@ -71,10 +77,13 @@ async def coordinator() -> AsyncIterator[Coordinator]:
         yield coordinator
 
 
+@pytest.mark.usefixtures("engine")
 async def test_trans_moves_money_refuses_nonsense_and_stops_on_sigterm(tmp_path: Path) -> None:
     """kratos-wire.md §23, byte for byte; without a registry it serves all the same."""
     database = f"data: {{database: {{source: '{tmp_path / 'trans.db'}'}}}}\n"
-    (tmp_path / "config.yaml").write_text(CONFIG + database)
+    (tmp_path / "config.yaml").write_text(
+        CONFIG.replace("timeout", f"engine: {chosen()}, timeout") + database
+    )
     process = await start("trans", f"-conf={tmp_path / 'config.yaml'}")
     try:
         loaded = await line_with(process, "config loaded")
@@ -242,6 +251,7 @@ async def test_a_gid_that_is_asked_for_again_is_answered_by_its_outcome(
     assert out.splitlines()[1].startswith(f"result: {said}")
 
 
+@pytest.mark.usefixtures("engine")
 async def test_client_says_that_no_coordinator_is_there() -> None:
     """Nothing listens at port 1: one line, exit status 1."""
     status, out, err = await run("client", "-dtm", "127.0.0.1:1", "-timeout", "2s")

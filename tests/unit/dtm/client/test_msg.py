@@ -17,6 +17,7 @@ from kit.dtm.pb.dtm_pb2 import DtmBranchRequest, DtmGidReply, DtmRequest, DtmTra
 from kit.errors.codes import GrpcCode
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcServer, RawMetadata, RpcFailed, ServerCall
+from kit.transport.grpc.engines import EngineName
 
 EMPTY = Empty().SerializeToString()
 
@@ -74,7 +75,7 @@ class Coordinator:
 
 
 @pytest.fixture
-async def coordinator() -> AsyncIterator[Coordinator]:
+async def coordinator(engine: EngineName) -> AsyncIterator[Coordinator]:
     coordinator = Coordinator()
     async with running(coordinator.server()) as address:
         coordinator.address = address
@@ -184,6 +185,7 @@ async def test_an_answer_becomes_the_exception_of_its_class(
         assert "same gid" in raised.value.message
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_coordinator_that_is_not_there_leaves_the_result_unknown() -> None:
     """Nothing listens at port 1."""
     async with DtmClient("127.0.0.1:1", timeout=2) as client:

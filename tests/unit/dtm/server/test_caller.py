@@ -246,6 +246,7 @@ async def test_a_name_that_leads_to_a_forbidden_address_is_not_called(url: str) 
     assert "Targets.AllowNetworks" in answer.text
 
 
+@pytest.mark.usefixtures("engine")
 async def test_one_transaction_mixes_grpc_and_http_and_grpc_branches_get_metadata() -> None:
     """client/dtmgrpc/dtmgimp/utils.go, TransInfo2Ctx."""
     seen: list[tuple[bytes, dict[str, str]]] = []
@@ -392,6 +393,7 @@ async def test_in_a_container_localhost_is_the_machine_around_it() -> None:
     assert set(asked) == {"host.docker.internal"}
 
 
+@pytest.mark.usefixtures("engine")
 async def test_the_deadline_of_the_request_that_began_a_round_does_not_bind_its_branches() -> None:
     async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         await asyncio.sleep(0.05)
@@ -406,6 +408,7 @@ async def test_the_deadline_of_the_request_that_began_a_round_does_not_bind_its_
     assert said.result is Result.SUCCESS
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_client_that_makes_room_ends_its_calls_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -424,6 +427,7 @@ async def test_a_client_that_makes_room_ends_its_calls_first(
         assert (await first).result is Result.SUCCESS
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("code", "text", "result"),
     [
@@ -457,6 +461,7 @@ async def test_nonsense_from_a_json_rpc_branch_is_unknown(body: bytes) -> None:
     assert len(said.text) <= 4_096
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_name_nobody_answers_for_takes_the_time_of_its_own_call_only() -> None:
     async def lookup(host: str, port: int) -> Sequence[str]:
         if host == "dead.example":
