@@ -176,6 +176,8 @@ class ServerConnection(Wire):
 
     streams: dict[int, ServerStream]  # type: ignore[assignment]
 
+    __slots__ = ("_draining", "_final_id", "_patience", "limit", "server")
+
     def __init__(self, server: "LeanServer") -> None:
         super().__init__(
             client=False,

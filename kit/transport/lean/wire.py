@@ -24,6 +24,22 @@ _LATE = 0.0005  # a timer may go off a little early
 class Wire(Http2Connection, asyncio.Protocol):
     """An :class:`Http2Connection` on a transport of asyncio or uvloop."""
 
+    __slots__ = (
+        "_deadline",
+        "_deadline_timer",
+        "_heard",
+        "_hello_by",
+        "_last_look",
+        "_lingering",
+        "_pinged",
+        "_silence",
+        "_transport",
+        "keepalive",
+        "loop",
+        "lost",
+        "peer",
+    )
+
     def __init__(
         self, *, client: bool, guard: Guard, keepalive: Keepalive, most_streams: int = 0
     ) -> None:

@@ -402,12 +402,12 @@ async def test_a_turn_that_its_owner_cannot_take_goes_to_the_next(
                 await asyncio.sleep(0.01)
         give_turn = current._next_turn
 
-        def cancel_who_got_it() -> None:
+        def cancel_who_got_it(_connection: object) -> None:
             monkeypatch.undo()
             give_turn()
             waiting[0].cancel()
 
-        monkeypatch.setattr(current, "_next_turn", cancel_who_got_it)
+        monkeypatch.setattr(type(current), "_next_turn", cancel_who_got_it)
         leave.set()
         async with asyncio.timeout(5):
             assert (await first).message == b"first"
