@@ -522,24 +522,6 @@ async def test_a_tls_peer_that_does_not_agree_on_h2_is_refused() -> None:
     server.close()
 
 
-async def test_tls_of_asyncio_keeps_a_small_buffer() -> None:
-    """256 KiB a connection otherwise; there is no public way to it, so a new Python may lose it."""
-    ca = trustme.CA()
-    leaf = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
-    tls = ClientTls(ca=ca.cert_pem.bytes())
-    async with (
-        serving(echo, tls=ServerTls(leaf, leaf)) as (address, server),
-        connected(address, tls=tls) as to,
-        connected(address, tls=tls) as other,
-    ):
-        big = bytes(3_000_000)
-        for one in (to, other):
-            assert (await one.unary(METHOD, big, (), None)).message == big
-        for end in (to._current, *server._connections):  # type: ignore[attr-defined]
-            assert len(end._transport._ssl_protocol._ssl_buffer) == 16_384
-        assert to._context is other._context  # type: ignore[attr-defined]
-
-
 async def test_a_transport_that_has_failed_is_not_written_to(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
