@@ -107,11 +107,14 @@ async def measure(
     engine: EngineName, count: int, folder: Path, *, tls: bool, fast: bool
 ) -> tuple[float, float]:
     """Bytes an idle connection takes, on the server and on the client."""
-    ca, leaf = folder / "ca.pem", folder / "leaf.pem"
+    ca, leaf, key = (folder / f"{name}.pem" for name in ("ca", "leaf", "key"))
     if tls:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(ca)
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(leaf)
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(key)
+        for part in issued.cert_chain_pems:
+            part.write_to_path(leaf, append=True)
     common = ["--engine", engine, *(["--tls", str(folder)] if tls else [])]
     common += ["--uvloop"] if fast else []
     server = await process("--serve", *common)
@@ -134,10 +137,12 @@ async def measure(
 def run_here(options: argparse.Namespace) -> bool:
     """Be the server or the client of a measurement, when asked to."""
     folder = Path(options.tls or ".")
-    pem = (folder / "leaf.pem").read_bytes() if options.tls and options.serve else b""
     main = None
     if options.serve:
-        main = serve(options.engine, ServerTls(pem, pem) if options.tls else None)
+        identity = (
+            ServerTls.from_files(folder / "leaf.pem", folder / "key.pem") if options.tls else None
+        )
+        main = serve(options.engine, identity)
     elif options.hold:
         tls = ClientTls((folder / "ca.pem").read_bytes()) if options.tls else None
         main = hold(options.engine, options.hold, options.connections, tls)

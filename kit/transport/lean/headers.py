@@ -64,6 +64,8 @@ class Decoder:
         list_bytes: what one block may hold, counted as SETTINGS_MAX_HEADER_LIST_SIZE does.
     """
 
+    __slots__ = ("_dynamic", "_kept", "_limit", "_list_bytes", "_texts", "_used")
+
     def __init__(self, list_bytes: int) -> None:
         self._list_bytes = list_bytes
         self._dynamic: list[Pair] = []  # newest last
@@ -197,6 +199,8 @@ def _broken(text: str) -> ConnectionFailure:
 
 class Encoder:
     """Writes the header blocks of one connection; they have to be sent in the order written."""
+
+    __slots__ = ("_announce", "_dynamic", "_limit", "_used", "kept")
 
     def __init__(self) -> None:
         self._dynamic: list[Pair] = []  # newest last; nothing is ever evicted

@@ -64,7 +64,7 @@ from kit.transport.lean.messages import (
     unpack_prefix,
     weight,
 )
-from kit.transport.lean.tls import server_context
+from kit.transport.lean.tls import TlsSocket, server_context
 from kit.transport.lean.wire import Wire
 from kit.transport.tls import ServerTls
 
@@ -176,6 +176,8 @@ class ServerConnection(Wire):
 
     streams: dict[int, ServerStream]  # type: ignore[assignment]
 
+    __slots__ = ("_draining", "_final_id", "_patience", "limit", "server")
+
     def __init__(self, server: "LeanServer") -> None:
         super().__init__(
             client=False,
@@ -191,13 +193,13 @@ class ServerConnection(Wire):
 
     # Calls come in.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def attach(self, transport: asyncio.BaseTransport) -> None:
         """Take the client, unless there are enough of them."""
-        if not self.server.admit(self):
+        if self.server.admit(self):
+            super().attach(transport)
+        else:
             transport.close()
             self.lost = self.closed = True
-            return
-        super().connection_made(transport)
 
     def on_headers(self, stream: Stream | None, stream_id: int, block: Block, *, end: bool) -> None:
         """A call, or the trailers of a request."""
@@ -616,14 +618,13 @@ class LeanServer:
     async def start(self) -> None:
         """Accept calls."""
         assert self._socket is not None, "listen() comes before start()"
-        tls = self._context
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ServerConnection(self),
-            sock=self._socket,
-            backlog=_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else self.guard.handshake,
+            self._accepted, sock=self._socket, backlog=_BACKLOG
         )
+
+    def _accepted(self) -> asyncio.Protocol:
+        connection = ServerConnection(self)
+        return connection if self._context is None else TlsSocket(connection, self._context)
 
     async def stop(self, grace: float | None) -> None:
         """Drain, then cut."""

@@ -14,7 +14,6 @@ from kit.transport.grpc.engine import Keepalive
 from kit.transport.lean.connection import Http2Connection
 from kit.transport.lean.frames import PING, frame
 from kit.transport.lean.guard import Guard
-from kit.transport.lean.tls import slim
 
 _PING = b"kit-ping"
 _LINGER = 5.0
@@ -23,6 +22,22 @@ _LATE = 0.0005  # a timer may go off a little early
 
 class Wire(Http2Connection, asyncio.Protocol):
     """An :class:`Http2Connection` on a transport of asyncio or uvloop."""
+
+    __slots__ = (
+        "_deadline",
+        "_deadline_timer",
+        "_heard",
+        "_hello_by",
+        "_last_look",
+        "_lingering",
+        "_pinged",
+        "_silence",
+        "_transport",
+        "keepalive",
+        "loop",
+        "lost",
+        "peer",
+    )
 
     def __init__(
         self, *, client: bool, guard: Guard, keepalive: Keepalive, most_streams: int = 0
@@ -58,17 +73,16 @@ class Wire(Http2Connection, asyncio.Protocol):
     # asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless TLS agreed on another protocol than HTTP/2."""
+        """Begin in plain text."""
+        self.attach(transport)
+        if not self.lost:
+            self.begin()
+
+    def attach(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there; with TLS both sides have still to agree, and then it begins."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is of no such class
         self.peer = _address(transport.get_extra_info("peername"))
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() != "h2":
-            self.abort("TLS did not agree on h2")
-            return
-        if tls is not None:
-            slim(transport)
         self._heard = time.monotonic()
-        self.begin()
         self._hello_by = self._heard + self.guard.handshake
         first = min(self.guard.handshake, self.keepalive.interval)
         self._silence = self.loop.call_later(first, self._check_silence)
@@ -88,6 +102,7 @@ class Wire(Http2Connection, asyncio.Protocol):
         """The socket is closed."""
         if self._lingering is not None:
             self._lingering.cancel()
+        self._transport = None  # it refers to this object, which is to go with it
         self._gone("Socket closed" if exc is None else str(exc) or type(exc).__name__)
 
     def pause_writing(self) -> None:

@@ -402,12 +402,12 @@ async def test_a_turn_that_its_owner_cannot_take_goes_to_the_next(
                 await asyncio.sleep(0.01)
         give_turn = current._next_turn
 
-        def cancel_who_got_it() -> None:
+        def cancel_who_got_it(_connection: object) -> None:
             monkeypatch.undo()
             give_turn()
             waiting[0].cancel()
 
-        monkeypatch.setattr(current, "_next_turn", cancel_who_got_it)
+        monkeypatch.setattr(type(current), "_next_turn", cancel_who_got_it)
         leave.set()
         async with asyncio.timeout(5):
             assert (await first).message == b"first"
@@ -520,24 +520,6 @@ async def test_a_tls_peer_that_does_not_agree_on_h2_is_refused() -> None:
             await to.unary(METHOD, b"", (), time.monotonic() + 5)
         assert caught.value.unsent
     server.close()
-
-
-async def test_tls_of_asyncio_keeps_a_small_buffer() -> None:
-    """256 KiB a connection otherwise; there is no public way to it, so a new Python may lose it."""
-    ca = trustme.CA()
-    leaf = ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes()
-    tls = ClientTls(ca=ca.cert_pem.bytes())
-    async with (
-        serving(echo, tls=ServerTls(leaf, leaf)) as (address, server),
-        connected(address, tls=tls) as to,
-        connected(address, tls=tls) as other,
-    ):
-        big = bytes(3_000_000)
-        for one in (to, other):
-            assert (await one.unary(METHOD, big, (), None)).message == big
-        for end in (to._current, *server._connections):  # type: ignore[attr-defined]
-            assert len(end._transport._ssl_protocol._ssl_buffer) == 16_384
-        assert to._context is other._context  # type: ignore[attr-defined]
 
 
 async def test_a_transport_that_has_failed_is_not_written_to(
