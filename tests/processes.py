@@ -39,15 +39,6 @@ sys.exit(main())
 """
 """The transfer service as if on a machine of another name."""
 
-_SPEAKING = """
-import sys
-from kit.transport.grpc import engines
-engines.DEFAULT = sys.argv.pop(1)
-from apps.client.main import main
-sys.exit(main())
-"""
-"""The client, which has no setting for it, on another gRPC engine."""
-
 
 def free_port() -> int:
     """A port of loopback that nobody listens on and that was not handed out before."""
@@ -253,8 +244,7 @@ class Processes:
 
 def client_command() -> tuple[str, ...]:
     """The client's command, on the engine that is spoken."""
-    engine = chosen()
-    return (CLIENT,) if engine == "grpcio" else (sys.executable, "-c", _SPEAKING, engine)
+    return CLIENT, "-engine", chosen()
 
 
 def coordinator_config(port: int, database: Path, etcd: str = "") -> str:

@@ -16,6 +16,7 @@ from kit.duration import format_duration, parse_duration
 from kit.registry.consul import ConsulRegistry
 from kit.registry.etcd import EtcdRegistry
 from kit.transport.grpc import Target, parse_target
+from kit.transport.grpc.engines import DEFAULT, engine_name
 
 NAME = "client"
 NOT_YET = "wait result not return success"
@@ -72,6 +73,13 @@ def _flags() -> Flags:
         metavar="DURATION",
         help="how long to wait for the outcome, 10s by default",
     )
+    flags.add(
+        "engine",
+        type=_checked(engine_name),
+        default=DEFAULT,
+        metavar="NAME",
+        help="what speaks HTTP/2: grpcio (default) or lean",
+    )
     return flags
 
 
@@ -90,6 +98,7 @@ async def _transfer(given: argparse.Namespace) -> int:
             discovery=only,
             discovery_factory=lambda hosts: registries[tuple(hosts)],
             timeout=given.timeout,
+            engine=given.engine,
         )
         await stack.enter_async_context(client)
         try:
@@ -97,7 +106,8 @@ async def _transfer(given: argparse.Namespace) -> int:
         except DtmUnavailable as exc:
             raise DtmUnavailable(f"{exc.message}; {_way_out(target)}") from exc
         _tell(f"gid: {gid}")
-        transfer = Transfer(gid, given.busi, given.amount, getattr(given, "from"), given.to)
+        sides = getattr(given, "from"), given.to
+        transfer = Transfer(gid, given.busi, given.amount, *sides, given.engine)
         try:
             async with asyncio.timeout_at(deadline):
                 await MODES[given.mode](client, transfer)

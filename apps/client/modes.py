@@ -12,6 +12,7 @@ from kit.dtm.core.model import Options
 from kit.dtm.errors import DtmError
 from kit.dtm.wire import TransType
 from kit.transport.grpc import GrpcServer
+from kit.transport.grpc.engines import EngineName
 
 SERVICE = "api.trans.v1.Trans"
 WORKFLOW = "transfer"
@@ -27,6 +28,7 @@ class Transfer:
         amount: in cents.
         source: the user it comes from.
         target: the user it goes to.
+        engine: what speaks HTTP/2 where a workflow is called back.
     """
 
     gid: str
@@ -34,6 +36,7 @@ class Transfer:
     amount: int
     source: int
     target: int
+    engine: EngineName
 
     @property
     def out(self) -> AdjustInfo:
@@ -89,7 +92,7 @@ async def by_xa(client: DtmClient, transfer: Transfer) -> None:
 async def by_workflow(client: DtmClient, transfer: Transfer) -> None:
     """A program whose steps are recorded; its undo is registered beside each step."""
     # A coordinator that takes the workflow up again calls this process back, while it lives.
-    server = GrpcServer(address="127.0.0.1:0")
+    server = GrpcServer(address="127.0.0.1:0", engine=transfer.engine)
     await server.listen()
     callback = (server.endpoint or "").removeprefix("grpc://")
     workflows = Workflows(client, callback, options=Options(request_timeout=10))

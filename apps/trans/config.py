@@ -16,7 +16,10 @@ from kit.transport.host import ListenAddress
 
 
 class Listener(BaseModel):
-    """Where calls come in, how many seconds a method is given, and what speaks HTTP/2."""
+    """Where calls come in, and how many seconds a method is given.
+
+    ``engine`` is what speaks HTTP/2, to coordinators as well.
+    """
 
     network: Literal["tcp"] = "tcp"
     addr: str = "0.0.0.0:9000"

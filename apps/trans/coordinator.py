@@ -7,6 +7,7 @@ from kit.dtm.barrier import BarrierError, BranchBarrier
 from kit.dtm.client import DtmClient
 from kit.dtm.client.xa import register_xa
 from kit.registry import Discovery
+from kit.transport.grpc.engines import EngineName
 
 MAX_COORDINATORS = 16
 """Whose connections are kept; the one asked longest ago makes room."""
@@ -17,10 +18,12 @@ class Coordinators:
 
     Args:
         discovery: the registry of addresses such as ``discovery:///dtmservice``.
+        engine: what speaks HTTP/2 to them.
     """
 
-    def __init__(self, discovery: Discovery | None) -> None:
+    def __init__(self, discovery: Discovery | None, engine: EngineName) -> None:
         self._discovery = discovery
+        self._engine = engine
         self._clients: OrderedDict[str, DtmClient] = OrderedDict()
 
     async def __aenter__(self) -> Self:
@@ -50,7 +53,8 @@ class Coordinators:
     async def _client(self, dtm: str) -> DtmClient:
         client = self._clients.get(dtm)
         if client is None:
-            client = self._clients[dtm] = DtmClient(dtm, discovery=self._discovery)
+            client = DtmClient(dtm, discovery=self._discovery, engine=self._engine)
+            self._clients[dtm] = client
         self._clients.move_to_end(dtm)
         if len(self._clients) > MAX_COORDINATORS:
             await self._clients.popitem(last=False)[1].aclose()

@@ -70,7 +70,7 @@ async def _serve(conf: str) -> None:
             _log.info("[app] no registry.etcd configured; reachable by address only")
         else:
             await stack.enter_async_context(registrar)
-        coordinators = await stack.enter_async_context(Coordinators(registrar))
+        coordinators = await stack.enter_async_context(Coordinators(registrar, listener.engine))
         service = TransService(Accounts(ledger), coordinators)
         add_TransServicer_to_server(service, server.services)
         app = App(

@@ -6,12 +6,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kit.cli.run_find import chosen, complete, services_of
 
+if TYPE_CHECKING:  # grpc takes its time, and every kit command reads this file
+    from kit.transport.grpc.engines import EngineName
+
 STATE = ".kit"
+ENGINES: tuple["EngineName", ...] = ("grpcio", "lean")
 PORT = click.IntRange(0, 65535)
 
 
@@ -27,6 +32,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--etcd-port", type=PORT, default=2379, show_default=True, help="0 is any.")
 @click.option("--http-port", type=PORT, default=36789, show_default=True, help="Coordinator.")
 @click.option("--grpc-port", type=PORT, default=36790, show_default=True, help="Coordinator.")
+@click.option("--engine", type=click.Choice(ENGINES), help="Of the coordinator's gRPC.")
 @click.pass_context
 def dev(
     ctx: click.Context,
@@ -37,6 +43,7 @@ def dev(
     etcd_port: int,
     http_port: int,
     grpc_port: int,
+    engine: "EngineName | None",
 ) -> None:
     r"""Run etcd, the coordinator and the services of this folder, all of them or those named.
 
@@ -68,7 +75,7 @@ def dev(
     try:
         with _temporary() if ephemeral else _kept(folder.absolute()) as place:
             ports = Ports(etcd_port, http_port, grpc_port)
-            session = Session(services, place, ports, reload=reload)
+            session = Session(services, place, ports, reload=reload, engine=engine)
             status = run_async(session.run())
     except StackError as error:
         raise click.ClickException(str(error)) from None

@@ -15,6 +15,7 @@ from kit.cli.run_supervise import KIT, Supervisor, until_signal
 from kit.cli.run_watch import TooMuch
 from kit.config import ConfigError
 from kit.log import mask_urls
+from kit.transport.grpc.engines import EngineName
 
 
 class Session:
@@ -25,15 +26,23 @@ class Session:
         folder: keeps the data.
         ports: where the stack listens.
         reload: start services again when they change.
+        engine: what speaks HTTP/2 for the coordinator's gRPC; its own choice for ``None``.
     """
 
     def __init__(
-        self, services: Sequence[Service], folder: Path, ports: Ports, *, reload: bool
+        self,
+        services: Sequence[Service],
+        folder: Path,
+        ports: Ports,
+        *,
+        reload: bool,
+        engine: EngineName | None = None,
     ) -> None:
         self._services = services
         self._folder = folder
         self._ports = ports
         self._reload = reload
+        self._engine = engine
         self._board = Board(["etcd", "coordinator", KIT, *(each.name for each in services)])
         self._stack: Stack | None = None
         self._supervisor: Supervisor | None = None
@@ -50,7 +59,7 @@ class Session:
         async with AsyncExitStack() as closing:
             self._stack = Stack(self._folder, self._board, closing, self._ports)
             etcd = await self._stack.etcd()
-            coordinator = await self._stack.coordinator(etcd)
+            coordinator = await self._stack.coordinator(etcd, self._engine)
             self._say(f"etcd         {etcd}")
             self._say(f"coordinator  {coordinator.http}")
             self._say(f"             grpc://{coordinator.grpc}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from kit.cli.run_process import Board, Process
 from kit.etcd import EtcdClient, EtcdError
 from kit.etcd.program import INSTALL_HINT, find_etcd
+from kit.transport.grpc.engines import EngineName
 
 READY_WITHIN = 20.0
 COORDINATOR_NAME = "dtmservice"
@@ -179,8 +180,12 @@ class Stack:
         self.board.show("etcd", f"listening on 127.0.0.1:{port}")
         return f"127.0.0.1:{port}"
 
-    async def coordinator(self, etcd: str) -> Coordinator:
+    async def coordinator(self, etcd: str, engine: EngineName | None = None) -> Coordinator:
         """Serves, keeps its transactions in SQLite and is announced as ``dtmservice``.
+
+        Args:
+            etcd: ``host:port,…`` of the one that it is announced in.
+            engine: what speaks HTTP/2 for its gRPC; its own default, or what the environment says.
 
         Raises:
             StackError: it did not start.
@@ -189,8 +194,9 @@ class Stack:
         grpc = self.port("coordinator", self.ports.grpc)
         target = f"discovery://{etcd}/{COORDINATOR_NAME}"
         config = self.folder / "coordinator.yaml"
+        spoken = f"GrpcEngine: {engine}\n" if engine else ""
         config.write_text(
-            f"Listen: 127.0.0.1\nHttpPort: {http}\nGrpcPort: {grpc}\n"
+            f"Listen: 127.0.0.1\nHttpPort: {http}\nGrpcPort: {grpc}\n{spoken}"
             "Store:\n"
             "  Driver: sqlite\n"
             f"  Path: {quoted(self.folder / 'coordinator.db')}\n"

@@ -21,6 +21,7 @@ from kit.dtm.store import Store
 from kit.dtm.store.memory import MemoryStore
 from kit.registry import Discovery
 from kit.transport.grpc import GrpcClient
+from kit.transport.grpc.engines import EngineName
 
 SETTLES_WITHIN_S = 10.0
 """Real seconds after which :meth:`Coordinator.advance` gives up waiting for rounds to end."""
@@ -38,6 +39,11 @@ class Coordinator:
         policy: intervals and timeouts; dtm's defaults.
         request_timeout: real seconds for a branch call.
         discovery: finds branches named ``discovery:///…``.
+        engine: what speaks HTTP/2 for its gRPC API and to branches over gRPC: ``grpcio`` (the
+            default) or ``lean``; see :mod:`kit.transport.grpc.engines`.
+
+    Raises:
+        ValueError: ``engine`` cannot be understood.
     """
 
     def __init__(
@@ -48,12 +54,13 @@ class Coordinator:
         policy: Policy | None = None,
         request_timeout: float = 3.0,
         discovery: Discovery | None = None,
+        engine: EngineName | None = None,
     ) -> None:
         self._clock = clock or SkippingClock()
         self._store = store if store is not None else MemoryStore(self._clock)
         self._caller = BranchCaller(
             KratosDriver(),
-            lambda target: GrpcClient(target, discovery=discovery),
+            lambda target: GrpcClient(target, discovery=discovery, engine=engine),
             clock=self._clock,
         )
         self._server = Server(
@@ -64,6 +71,7 @@ class Coordinator:
             policy=policy,
             request_timeout=request_timeout,
             poll_s=60.0,
+            grpc_engine=engine,
             clock=self._clock,
         )
         self._serving: asyncio.Task[None] | None = None

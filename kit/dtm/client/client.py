@@ -28,6 +28,7 @@ from kit.registry import Discovery
 from kit.selector import Balancer
 from kit.transport.grpc import ClientTls, GrpcClient
 from kit.transport.grpc.client import DiscoveryFactory
+from kit.transport.grpc.engines import EngineName, client_engine
 
 CALL_TIMEOUT_S = 10.0
 """A submit that waits for its branches takes as long as they do, 3 s each by default."""
@@ -83,9 +84,12 @@ class DtmClient:
         balancer: picks among coordinators; weighted round robin by default.
         driver: how the URLs of gRPC branches are read; kratos' way by default.
         retry: how often what can be repeated is asked.
+        engine: what speaks HTTP/2 for gRPC, to the coordinator and to branches: ``grpcio`` (the
+            default) or ``lean``; see :mod:`kit.transport.grpc.engines`.
 
     Raises:
-        ValueError: ``server`` cannot be understood, or needs a registry and none was given.
+        ValueError: ``server`` or ``engine`` cannot be understood, or ``server`` needs a registry
+            and none was given.
     """
 
     def __init__(
@@ -100,10 +104,17 @@ class DtmClient:
         balancer: Balancer | None = None,
         driver: Driver | None = None,
         retry: Retry | None = None,
+        engine: EngineName | None = None,
     ) -> None:
+        speaks = client_engine(engine)  # refused here, not by the first branch over gRPC
+
         def connect(target: str) -> GrpcClient:
             return GrpcClient(
-                target, discovery=discovery, discovery_factory=discovery_factory, timeout=timeout
+                target,
+                discovery=discovery,
+                discovery_factory=discovery_factory,
+                timeout=timeout,
+                engine=speaks,
             )
 
         self._exchange = HttpExchange(timeout)
@@ -116,6 +127,7 @@ class DtmClient:
                 timeout=timeout,
                 tls=tls,
                 balancer=balancer,
+                engine=speaks,
             )
             self._transport = GrpcTransport(grpc)
         elif (url := _base(server)).endswith(JSON_RPC_PATH):

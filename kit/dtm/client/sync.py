@@ -43,6 +43,7 @@ from kit.dtm.wire import Op
 from kit.registry import Discovery
 from kit.transport.grpc import ClientTls
 from kit.transport.grpc.client import DiscoveryFactory
+from kit.transport.grpc.engines import EngineName
 
 _caller: ContextVar[Here] = ContextVar("kit_dtm_caller")
 """Where the thread waits that called this facade."""
@@ -70,6 +71,7 @@ class DtmClient:
         tls: ClientTls | None = None,
         driver: Driver | None = None,
         retry: Retry | None = None,
+        engine: EngineName | None = None,
     ) -> None:
         async def connect() -> awaited.DtmClient:
             return awaited.DtmClient(
@@ -81,6 +83,7 @@ class DtmClient:
                 tls=tls,
                 driver=driver,
                 retry=retry,
+                engine=engine,
             )
 
         self.portal = Portal()

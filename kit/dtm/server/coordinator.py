@@ -43,7 +43,8 @@ class Coordinator:
         archive: path of the file that finished transactions go to before they are deleted.
         lease_s: seconds that another coordinator waits before it takes over from a dead one.
         coalesce: the success of a middle branch may be written with what follows it.
-        grpc_engine: what speaks HTTP/2 below the gRPC API, ``grpcio`` or ``lean``.
+        grpc_engine: what speaks HTTP/2 below the gRPC API, ``grpcio`` (the default) or
+            ``lean``.
         on_alert: told of branches that give no usable answer; must not block.
         metrics: what is counted.
         check_target: raises ValueError for the URL of a branch that must not be called.
@@ -65,7 +66,7 @@ class Coordinator:
         archive: str = "",
         lease_s: float = 10.0,
         coalesce: bool = True,
-        grpc_engine: EngineName = "grpcio",
+        grpc_engine: EngineName | None = None,
         on_alert: Callable[[Transaction, Alert], None] = lambda _, __: None,
         metrics: Metrics | None = None,
         check_target: Callable[[str], None] = lambda _: None,

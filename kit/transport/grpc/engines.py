@@ -6,7 +6,7 @@ lean       :mod:`kit.transport.lean`: HTTP/2 on the loop itself, a fraction of t
 =========  ======================================================================================
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from kit.transport.grpc.engine import ClientEngine, ServerEngineFactory
 from kit.transport.grpc.grpcio import GrpcioConnection, GrpcioServer
@@ -14,6 +14,18 @@ from kit.transport.grpc.grpcio import GrpcioConnection, GrpcioServer
 EngineName: TypeAlias = Literal["grpcio", "lean"]
 
 DEFAULT: EngineName = "grpcio"
+
+
+def engine_name(text: str) -> EngineName:
+    """``text``, which somebody wrote, as the name of an engine.
+
+    Raises:
+        ValueError: no engine has that name.
+    """
+    for name in get_args(EngineName):
+        if name == text:
+            return name  # type: ignore[no-any-return]
+    raise _unknown(text)
 
 
 def server_engine(engine: ServerEngineFactory | EngineName | None) -> ServerEngineFactory:

@@ -5,6 +5,7 @@ All variants are made in one mono-repo, which lets one run of each tool check th
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -15,6 +16,9 @@ from click.testing import CliRunner
 
 from kit.cli import main
 from kit.cli.new.layout import DATABASES, MODES
+from kit.transport.http import HttpClient
+from tests.engines import engine_at, hearing
+from tests.processes import free_port, processes
 
 TOOLS = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(300)
@@ -92,6 +96,47 @@ def test_the_tests_of_a_variant_pass(repository: Path, home: str) -> None:
     """With the database and the coordinator that they start themselves."""
     tool(repository, "pytest", "-q", "-p", "no:xdist", f"services/{home}/tests")
     assert not list((repository / "services" / home).rglob("*.db"))
+
+
+async def test_a_service_speaks_on_the_engines_of_its_configuration(
+    repository: Path, tmp_path: Path
+) -> None:
+    """It answers on the one, begins transactions on the other, and refuses what is none."""
+    grpc, http = free_port(), free_port()
+    new_gid, submit = "/dtmgimp.Dtm/NewGid", "/dtmgimp.Dtm/Submit"
+    config = (repository / "services" / "saga_sqlite" / "configs" / "config.yaml").read_text()
+    assert config.count("    engine: grpcio #") == config.count("\n  engine: grpcio #") == 1
+    async with hearing(new_gid, submit) as (coordinator, heard), processes(repository) as run:
+        settings = {
+            "HTTP_ADDR": f"127.0.0.1:{http}",
+            "GRPC_ADDR": f"127.0.0.1:{grpc}",
+            "ADMIN_ADDR": "127.0.0.1:0",
+            "ETCD_ENDPOINTS": "",
+            "DATABASE": str(tmp_path / "test.db"),
+            "DTM": coordinator,
+            "BRANCHES": f"127.0.0.1:{grpc}",
+            "SAGA_SQLITE_SERVER_GRPC_TIMEOUT": "30s",
+            "SAGA_SQLITE_SERVER_HTTP_TIMEOUT": "30s",
+        }
+        command = (sys.executable, "-m", "services.saga_sqlite.main")
+        engines = {f"SAGA_SQLITE_{key}_ENGINE": "lean" for key in ("SERVER_GRPC", "TRANSACTION")}
+        service = await run.start("service", *command, env=settings | engines)
+        await service.listens(grpc, http, within=60)
+        assert await engine_at(f"127.0.0.1:{grpc}") == "lean"
+        async with HttpClient(f"127.0.0.1:{http}", timeout=30) as client:
+            for path, body in (
+                ("/v1/accounts", b'{"name": "ann", "balance": 100}'),
+                ("/v1/accounts", b'{"name": "bob", "balance": 100}'),
+                ("/v1/transfers", b'{"source": "ann", "target": "bob", "amount": 30}'),
+            ):
+                await client.request("POST", path, body=body, content_type="application/json")
+        assert heard == {new_gid: "lean", submit: "lean"}
+        assert await service.stop() == 0
+
+        wrong = await run.start("wrong", *command, env=settings | dict.fromkeys(engines, "netty"))
+        assert await wrong.ended(60) == 2
+        for key in ("server.grpc.engine", "transaction.engine"):
+            assert re.search(rf"{key}: .*'grpcio' or 'lean'.*netty", wrong.output), wrong.output
 
 
 def test_every_proto_has_a_place_in_one_document(repository: Path) -> None:

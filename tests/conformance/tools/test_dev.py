@@ -7,13 +7,17 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from kit.cli.dev import ENGINES
 from kit.etcd.program import INSTALL_HINT, find_etcd
 from kit.testing.absent import absent
 from kit.testing.etcd import EtcdServer
+from kit.transport.grpc.engines import EngineName
 from tests.conformance.tools.conftest import Tools
+from tests.engines import engine_at
 from tests.processes import Process, free_port, trans_config
 
 WITHIN = 60.0
@@ -181,3 +185,17 @@ async def test_a_part_that_dies_ends_the_stack(tools: Tools, tmp_path: Path) -> 
     os.kill(coordinator, signal.SIGKILL)
     assert await kit.ended(WITHIN) == 1
     assert "kit: coordinator ended too early, killed by SIGKILL; its last lines:" in kit.output
+
+
+async def test_the_coordinator_speaks_on_the_engine_that_is_asked_for(
+    tools: Tools, tmp_path: Path
+) -> None:
+    assert get_args(EngineName) == ENGINES
+    kit = await tools.kit(tmp_path, "dev", "--ephemeral", *ANY_PORTS, "--engine", "lean")
+    await kit.says(r"kit │ there is no service here", within=WITHIN)
+    assert await engine_at(told(kit, r"kit │ +grpc://(127\.0\.0\.1:\d+)$")) == "lean"
+    assert await kit.stop(signal.SIGINT) == 0
+
+    status, said = await tools.said(tmp_path, "dev", "--engine", "netty")
+    why = "Invalid value for '--engine': 'netty' is not one of 'grpcio', 'lean'"
+    assert (status, said) == (2, f"kit dev: {why}; see kit dev --help\n")

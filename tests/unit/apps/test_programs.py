@@ -8,27 +8,27 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from api.trans.v1.trans_pb2 import AdjustInfo
 from api.trans.v1.trans_pb2_grpc import TransStub
+from apps.trans.coordinator import Coordinators
+from kit.dtm.barrier import BranchBarrier
 from kit.dtm.pb.dtm_pb2 import DtmGidReply, DtmRequest
 from kit.errors.codes import GrpcCode
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcClient, GrpcServer, RpcError, RpcFailed, ServerCall
 from kit.transport.grpc.engines import EngineName
-from tests.engines import chosen
+from tests.engines import chosen, engine_at, hearing
 
+NEW_GID, SUBMIT = "/dtmgimp.Dtm/NewGid", "/dtmgimp.Dtm/Submit"
 CONFIG = 'server: {grpc: {addr: "127.0.0.1:0", timeout: 1s}}\n'
 
 
 async def start(program: str, *arguments: str) -> Process:
-    """On the gRPC engine of the test, by default: trans has a setting for it, the client none."""
-    code = (
-        f"import sys; from kit.transport.grpc import engines; engines.DEFAULT = {chosen()!r}; "
-        f"from apps.{program}.main import main; sys.exit(main())"
-    )
+    code = f"import sys; from apps.{program}.main import main; sys.exit(main())"
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, *arguments, stdout=PIPE, stderr=PIPE
     )
@@ -38,6 +38,11 @@ async def run(program: str, *arguments: str) -> tuple[int | None, str, str]:
     process = await start(program, *arguments)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     return process.returncode, out.decode(), err.decode()
+
+
+async def client(*arguments: str) -> tuple[int | None, str, str]:
+    """On the gRPC engine of the test."""
+    return await run("client", "-engine", chosen(), *arguments)
 
 
 async def line_with(process: Process, text: str) -> str:
@@ -70,8 +75,8 @@ class Coordinator:
 @pytest.fixture
 async def coordinator(engine: EngineName) -> AsyncIterator[Coordinator]:
     coordinator, server = Coordinator(), GrpcServer(address="127.0.0.1:0")
-    server.register_unary("/dtmgimp.Dtm/NewGid", coordinator.new_gid)
-    server.register_unary("/dtmgimp.Dtm/Submit", coordinator.submit)
+    server.register_unary(NEW_GID, coordinator.new_gid)
+    server.register_unary(SUBMIT, coordinator.submit)
     async with running(server) as address:
         coordinator.address = address
         yield coordinator
@@ -191,8 +196,7 @@ async def test_trans_says_which_port_is_taken(coordinator: Coordinator, tmp_path
 
 async def test_client_submits_two_steps_and_waits(coordinator: Coordinator) -> None:
     """Flags as Go and as GNU write them."""
-    status, out, err = await run(
-        "client",
+    status, out, err = await client(
         *("-dtm", coordinator.address, "--busi=localhost:9000", "-amount=7", "--from", "3"),
     )
     assert (status, out, err) == (0, "gid: g-1\nresult: succeed\n", "")
@@ -221,7 +225,7 @@ async def test_client_says_why_the_transfer_is_not_finished(
 ) -> None:
     """Exit status 1; the gid is what the user can ask with."""
     coordinator.refusal = refusal
-    status, out, _ = await run("client", "-dtm", coordinator.address, "-busi", "localhost:9000")
+    status, out, _ = await client("-dtm", coordinator.address, "-busi", "localhost:9000")
     lines = out.splitlines()
     assert status == 1
     assert lines[0] == "gid: g-1"
@@ -246,15 +250,50 @@ async def test_a_gid_that_is_asked_for_again_is_answered_by_its_outcome(
     text = f"current status '{before}', cannot sumbmit. FAILURE"
     coordinator.refusal = RpcFailed(GrpcCode.ABORTED, text)
     where = ("-dtm", coordinator.address, "-busi", "localhost:9000")
-    status, out, _ = await run("client", *where, "-mode", mode, "-gid", "g-1")
+    status, out, _ = await client(*where, "-mode", mode, "-gid", "g-1")
     assert status == code
     assert out.splitlines()[1].startswith(f"result: {said}")
+
+
+async def test_client_speaks_on_the_engine_of_the_test(engine: EngineName) -> None:
+    async with hearing(NEW_GID, SUBMIT) as (address, heard):
+        status, _, err = await client("-dtm", address, "-busi", "localhost:9000")
+        assert (status, err) == (0, "")
+        assert heard == {NEW_GID: engine, SUBMIT: engine}
+
+
+async def test_a_workflow_of_the_client_is_called_back_on_its_engine(engine: EngineName) -> None:
+    """The coordinator is told where, and looks at once."""
+    found: list[str] = []
+
+    async def prepare(request: bytes, _: ServerCall) -> bytes:
+        url = DtmRequest.FromString(request).QueryPrepared
+        found.append(await engine_at(url.removeprefix("grpc://").partition("/")[0]))
+        raise RpcFailed(GrpcCode.INVALID_ARGUMENT, "enough")
+
+    server = GrpcServer(address="127.0.0.1:0")
+    server.register_unary("/dtmgimp.Dtm/PrepareWorkflow", prepare)
+    async with running(server) as address:
+        where = ("-dtm", address, "-busi", "localhost:9000", "-gid", "g-1")
+        status, out, _ = await client(*where, "-mode", "workflow")
+    assert (status, found) == (1, [engine])
+    assert out.endswith("INVALID_ARGUMENT: enough\n")
+
+
+@pytest.mark.parametrize("engine", get_args(EngineName))
+async def test_trans_speaks_to_coordinators_on_its_engine(engine: EngineName) -> None:
+    """``server.grpc.engine``; a branch of xa is what it tells them about."""
+    register = "/dtmgimp.Dtm/RegisterBranch"
+    branch = BranchBarrier("xa", "g-1", "01", "action")
+    async with hearing(register) as (address, heard), Coordinators(None, engine) as coordinators:
+        await coordinators.register(address, branch, "localhost:9000/api.trans.v1.Trans/TransOutXa")
+        assert heard == {register: engine}
 
 
 @pytest.mark.usefixtures("engine")
 async def test_client_says_that_no_coordinator_is_there() -> None:
     """Nothing listens at port 1: one line, exit status 1."""
-    status, out, err = await run("client", "-dtm", "127.0.0.1:1", "-timeout", "2s")
+    status, out, err = await client("-dtm", "127.0.0.1:1", "-timeout", "2s")
     assert (status, out) == (1, "")
     (line,) = err.splitlines()
     assert "127.0.0.1:1" in line
@@ -273,6 +312,7 @@ async def test_client_says_that_no_coordinator_is_there() -> None:
         (("-busi", "http://h:1/x"), "'http'"),
         (("-dtm", "discovery:///dtmservice"), "does not say where the registry is"),
         (("-nope",), "-nope"),
+        (("-engine", "netty"), "-engine: engine 'netty' is not known; write grpcio or lean"),
     ],
 )
 async def test_client_refuses_bad_usage_in_one_line(arguments: tuple[str, ...], named: str) -> None:

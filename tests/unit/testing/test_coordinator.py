@@ -1,13 +1,17 @@
 """The coordinator for users' tests: real, on real ports, with a clock of its own."""
 
 import json
+from typing import Any, cast, get_args
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from kit.dtm.client import DtmClient, Msg, Options
 from kit.dtm.wire import Status
 from kit.testing import Coordinator
+from kit.transport.grpc.engines import EngineName
+from tests.engines import engine_at, hearing
 
 
 class Shop:
@@ -81,3 +85,22 @@ async def test_a_gid_that_nobody_stored_is_named() -> None:
             await dtm.transaction("nobody")
         with pytest.raises(LookupError, match="nobody"):
             await dtm.round("nobody")
+
+
+@pytest.mark.parametrize("engine", get_args(EngineName))
+async def test_it_speaks_on_the_engine_that_it_is_told(engine: EngineName) -> None:
+    """To those who call it, and to branches."""
+    order = "/shop.Shop/Order"
+    async with (
+        hearing(order) as (shop, heard),
+        Coordinator(engine=engine) as dtm,
+        DtmClient(dtm.grpc_address) as client,
+    ):
+        await Msg(client, options=Options(wait_result=True)).add(f"{shop}{order}").submit()
+        assert heard == {order: engine}
+        assert await engine_at(dtm.grpc_address) == engine
+
+
+def test_a_name_that_is_no_engine_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ValueError, match="engine 'netty' is not known; write grpcio or lean"):
+        Coordinator(engine=cast("Any", "netty"))

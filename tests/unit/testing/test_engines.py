@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from kit.testing.grpc import running
+from kit.transport.grpc import GrpcClient, GrpcServer
 from kit.transport.grpc.engines import EngineName, client_engine, server_engine
 from kit.transport.grpc.grpcio import GrpcioConnection, GrpcioServer
 from kit.transport.lean import LeanConnection, LeanServer
 from tests.conformance.dtm import coordinators
-from tests.engines import VARIABLE, chosen, speaking
+from tests.engines import VARIABLE, chosen, engine_at, hearing, speaking
 from tests.faults import stand
 from tests.processes import CLIENT, client_command, coordinator_config, trans_config
 
@@ -22,7 +24,17 @@ def test_what_is_not_told_its_engine_takes_the_one_that_is_spoken(engine: Engine
         assert (server_engine(None), client_engine(None)) == ENGINES[engine]
         assert f"GrpcEngine: {engine}\n" in coordinator_config(1, Path("x.db"))
         assert f"engine: {engine}\n" in trans_config("127.0.0.1:1")
-        assert (client_command() == (CLIENT,)) is (engine == "grpcio")
+        assert client_command() == (CLIENT, "-engine", engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_an_engine_is_known_from_outside(engine: EngineName) -> None:
+    """That of a server by its first frame, that of a caller by its name."""
+    async with running(GrpcServer(address="127.0.0.1:0", engine=engine)) as address:
+        assert await engine_at(address) == engine
+    async with hearing("/a.B/C") as (address, heard), GrpcClient(address, engine=engine) as client:
+        await client.unary("/a.B/C", b"")
+        assert heard == {"/a.B/C": engine}
 
 
 def test_the_environment_of_a_run_comes_before_the_choice_of_a_test(
