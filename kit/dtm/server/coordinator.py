@@ -65,7 +65,7 @@ class Coordinator:
         archive: str = "",
         lease_s: float = 10.0,
         coalesce: bool = True,
-        grpc_engine: EngineName = "grpcio",
+        grpc_engine: EngineName = "lean",
         on_alert: Callable[[Transaction, Alert], None] = lambda _, __: None,
         metrics: Metrics | None = None,
         check_target: Callable[[str], None] = lambda _: None,
