@@ -199,7 +199,7 @@ class Settings(_Section):
     alert_retry_limit: Annotated[int, Field(ge=0)] = 3
     alert_web_hook: str = ""
     legacy_body_result: bool = True
-    grpc_engine: Literal["grpcio", "lean"] = "grpcio"
+    grpc_engine: Literal["grpcio", "lean"] = "lean"
     time_zone_offset: str = ""
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log: LogSettings = LogSettings()
