@@ -57,17 +57,13 @@ class Connection(Protocol):
         """How many rows the last ``execute`` of an INSERT, UPDATE or DELETE changed."""
         ...
 
-    def set_busy_timeout(self, milliseconds: int, /) -> None:
-        """How long a statement waits for another program's lock before it fails."""
-        ...
-
     def close(self) -> None:
         """Checkpoint and close."""
         ...
 
 
 Connect: TypeAlias = Callable[[str], Connection]
-"""Opens the database at an absolute path; used by several threads, one at a time."""
+"""Opens the database at an absolute path; is called in the thread that uses it."""
 
 
 def connect_apsw(path: str) -> Connection:
@@ -83,7 +79,7 @@ def connect_apsw(path: str) -> Connection:
 
 def connect_stdlib(path: str) -> Connection:
     """A connection of the standard library."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=_Standard)
+    return sqlite3.connect(path, isolation_level=None, factory=_Standard)
 
 
 def connect(path: str) -> Connection:
@@ -108,10 +104,6 @@ class _Standard(sqlite3.Connection):
     def changes(self) -> int:
         """See :meth:`Connection.changes`."""
         return self._changed
-
-    def set_busy_timeout(self, milliseconds: int, /) -> None:
-        """See :meth:`Connection.set_busy_timeout`."""
-        self.execute(f"PRAGMA busy_timeout = {milliseconds:d}")
 
 
 def sync_failed(error: BaseException) -> bool:

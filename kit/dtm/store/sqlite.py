@@ -1,9 +1,9 @@
 """A store in one SQLite file, for one coordinator.
 
 Theory of operation
-    There is one connection, which commits in groups (:mod:`kit.dtm.store.batch`); reads go the same
-    way, so they see every write that was asked for before them. The file is in WAL mode with
-    ``synchronous=FULL``: a commit is one fsync of the log, for which a thread waits.
+    One thread owns the only connection and commits in groups (:mod:`kit.dtm.store.batch`); reads go
+    the same way, so they see every write that was asked for before them. The file is in WAL mode
+    with ``synchronous=FULL``: a commit is one fsync of the log.
 
     A lock on ``<path>.lock`` keeps a second process out. Whatever lease is found at the start was
     therefore held by a process that is dead: it is given back, and its transaction is due at once.
@@ -49,9 +49,6 @@ whose fsync fails is simply tried again: it writes every page anew, from a log t
 
 CACHE_KIB = 16_384
 """Pages kept in memory; most of what random gids touch in a million transactions."""
-
-QUICK_BRANCHES, QUICK_BYTES = 16, 65_536
-"""Of a write that may keep the loop waiting; twice as many bytes where there are texts as well."""
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -111,10 +108,7 @@ class SqliteStore:
 
     async def __aenter__(self) -> Self:
         """See :meth:`kit.dtm.store.Store.__aenter__`."""
-        self._writer = Writer(
-            *(str(self._path), self._open, self._close, self._on_fatal),
-            patience_ms=BUSY_TIMEOUT_MS,
-        )
+        self._writer = Writer(str(self._path), self._open, self._close, self._on_fatal)
         await self._writer.start()
         return self
 
@@ -125,8 +119,7 @@ class SqliteStore:
 
     async def create(self, tx: Transaction, *, owner: str = "", lease_s: float = 10.0) -> int:
         """See :meth:`kit.dtm.store.Store.create`."""
-        quick = len(tx.custom_data) <= QUICK_BYTES and _quick(tx.branches)
-        return await self._submit(operations.create, self._clock, tx, owner, lease_s, quick=quick)
+        return await self._submit(operations.create, self._clock, tx, owner, lease_s)
 
     async def load(self, gid: str) -> Held | None:
         """See :meth:`kit.dtm.store.Store.load`."""
@@ -134,14 +127,11 @@ class SqliteStore:
 
     async def save(self, change: Change) -> int:
         """See :meth:`kit.dtm.store.Store.save`."""
-        tx = change.tx
-        quick = len(tx.custom_data) + len(tx.result) <= QUICK_BYTES and _quick(change.branches)
-        return await self._submit(operations.save, self._clock, change, quick=quick)
+        return await self._submit(operations.save, self._clock, change)
 
     async def append(self, gid: str, branches: Sequence[Branch]) -> None:
         """See :meth:`kit.dtm.store.Store.append`."""
-        quick = _quick(branches)
-        await self._submit(operations.append, self._clock, gid, tuple(branches), quick=quick)
+        await self._submit(operations.append, self._clock, gid, tuple(branches))
 
     async def claim(self, owner: str, limit: int, *, lease_s: float = 10.0) -> list[Held]:
         """See :meth:`kit.dtm.store.Store.claim`.
@@ -220,11 +210,11 @@ class SqliteStore:
         return self._clock.now_ms()
 
     def _submit(
-        self, operation: Callable[[Connection, *Args], T], *args: *Args, quick: bool = False
+        self, operation: Callable[[Connection, *Args], T], *args: *Args
     ) -> asyncio.Future[T]:
         if self._writer is None:
             raise StoreUnavailable(f"{self._path} is not open")
-        return self._writer.submit(operation, *args, quick=quick)
+        return self._writer.submit(operation, *args)
 
     # Everything below runs in the writer's thread.
 
@@ -242,9 +232,9 @@ class SqliteStore:
         except OSError as exc:
             raise StoreUnavailable(f"{self._path}: {exc}; let this user write to it") from exc
         db = self._connect(str(self._path))
-        db.set_busy_timeout(BUSY_TIMEOUT_MS)
         try:
             for pragma in (
+                f"busy_timeout = {BUSY_TIMEOUT_MS}",
                 "journal_mode = WAL",
                 f"synchronous = {self._synchronous}",
                 f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
@@ -266,13 +256,6 @@ class SqliteStore:
             pass  # no room for it: the log stays, the next start reads it
         db.close()
         lock.release(self._lock)
-
-
-def _quick(branches: Sequence[Branch]) -> bool:
-    return (
-        len(branches) <= QUICK_BRANCHES
-        and sum([len(branch.payload) for branch in branches]) <= QUICK_BYTES
-    )
 
 
 def _weaknesses(db: Connection) -> Iterator[str]:

@@ -14,7 +14,7 @@ import apsw
 import pytest
 from structlog.testing import capture_logs
 
-from kit.dtm.core.model import Branch, Options, Transaction
+from kit.dtm.core.model import Branch, Options
 from kit.dtm.store import (
     Filter,
     GidExists,
@@ -495,134 +495,6 @@ async def test_a_database_held_by_another_program_is_unavailable(
     assert executed["BEGIN IMMEDIATE"] <= 2
     assert await store.load("g0") is None
     assert await store.create(transaction("g0")) == 1
-
-
-# the loop and the thread
-
-
-class Where(apsw.Connection):
-    """A connection that notes which thread runs its statements, and how one can fail."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.ran: list[tuple[str, str]] = []
-        self.failing: tuple[str, Exception] | None = None
-
-    def execute(self, statement: str, *args: object) -> apsw.Cursor:
-        """Note and pass on."""
-        by = "loop" if threading.current_thread() is threading.main_thread() else "thread"
-        self.ran.append((statement.split()[0], by))
-        if self.failing is not None and statement.split()[0] == self.failing[0]:
-            raise self.failing[1]
-        return super().execute(statement, *args)
-
-    def by(self, word: str) -> list[str]:
-        """Who ran the statements that begin with ``word``, in order."""
-        return [who for what, who in self.ran if what == word]
-
-
-@pytest.fixture
-def noted(path: Path) -> tuple[Callable[[str], Where], list[Where]]:
-    """What opens a noting connection, and where it can be found afterwards."""
-    opened: list[Where] = []
-
-    def opening(name: str) -> Where:
-        opened.append(Where(name))
-        return opened[-1]
-
-    return opening, opened
-
-
-Noted = tuple[Callable[[str], Where], list[Where]]
-
-
-async def test_quick_statements_run_on_the_loop_and_commits_in_the_thread(
-    path: Path, noted: Noted
-) -> None:
-    """Between two statements the thread would wait for the loop; in a commit it is the loop's."""
-    opening, opened = noted
-    async with SqliteStore(path, connect=opening) as store:
-        [connection] = opened
-        connection.ran.clear()
-        held = Held(transaction("g"), await store.create(transaction("g"), owner="a"))
-        await store.save(change(held, "a"))
-        assert connection.by("INSERT") == connection.by("UPDATE") == ["loop"]
-        assert connection.by("COMMIT") == ["thread"] * 2
-        connection.ran.clear()
-        await store.load("g")
-        await store.claim("a", 10)
-        assert set(connection.ran) == {
-            (word, "thread") for word in ("BEGIN", "SELECT", "COMMIT")
-        }  # these may take long
-
-
-@pytest.mark.parametrize(
-    "large",
-    [
-        transaction("g", branches=(Branch("01", Op.ACTION, "u", bytes(100_000)),)),
-        transaction("g", branches=tuple(Branch(f"{n:02}", Op.ACTION, "u") for n in range(40))),
-        transaction("g", custom_data="x" * 100_000),
-    ],
-    ids=["payload", "branches", "custom data"],
-)
-async def test_a_large_write_does_not_keep_the_loop_waiting(
-    path: Path, noted: Noted, large: Transaction
-) -> None:
-    """Nor those that it shares a commit with."""
-    opening, opened = noted
-    async with SqliteStore(path, connect=opening) as store:
-        [connection] = opened
-        connection.ran.clear()
-        await asyncio.gather(store.create(large), store.create(transaction("small")))
-        assert set(connection.by("INSERT")) == {"thread"}
-        assert await store.load("g") == Held(large, 1)
-
-
-async def test_a_disk_that_is_slow_to_read_is_left_to_the_thread(
-    path: Path, noted: Noted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For a while; each cold page would stop everything else."""
-    monkeypatch.setattr(batching, "SLOW", -1.0)
-    opening, opened = noted
-    async with SqliteStore(path, connect=opening) as store:
-        [connection] = opened
-        await store.create(transaction("g1"))
-        await store.create(transaction("g2"))
-        monkeypatch.setattr(batching, "REST", -1.0)
-        await store.load("g1")
-        assert connection.by("INSERT")[-2:] == ["loop", "thread"]
-
-
-async def test_another_programs_lock_does_not_stop_the_loop(path: Path) -> None:
-    """The thread waits for it; what was asked for is done when that one lets go."""
-    async with SqliteStore(path) as store:
-        other = apsw.Connection(str(path))
-        other.execute("BEGIN IMMEDIATE")
-        creating = asyncio.gather(*(store.create(transaction(f"g{n}")) for n in range(10)))
-        for _ in range(20):  # a loop that waited would never come to let go
-            await asyncio.sleep(0.001)
-        assert not creating.done()
-        other.execute("ROLLBACK")
-        other.close()
-        assert await creating == [1] * 10
-
-
-async def test_a_failed_fsync_of_a_statement_on_the_loop_is_fatal(path: Path, noted: Noted) -> None:
-    """Statements write, too, when a transaction outgrows the cache."""
-    said: list[str] = []
-    opening, opened = noted
-    store = SqliteStore(path, connect=opening, on_fatal=said.append)
-    async with store:
-        [connection] = opened
-        broken = apsw.IOError("disk I/O error")
-        broken.extendedresult = 1034
-        connection.failing = ("INSERT", broken)
-        with pytest.raises(StoreUnavailable, match="what the disk holds is unknown"):
-            await store.create(transaction("g"))
-        assert connection.by("INSERT") == ["loop"]  # and never again
-        with pytest.raises(StoreUnavailable, match="start the process again"):
-            await store.create(transaction("h"))
-        assert len(said) == 1
 
 
 # what cannot be read
