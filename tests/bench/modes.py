@@ -6,7 +6,7 @@ MariaDB innodb_flush_log_at_trx_commit=1, Redis appendfsync always. A tcc is fou
 client and two of branches, the others one and two.
 
 Run: ``python -m tests.bench.modes [--seconds 2] [--rounds 2] [--clients 32]
-[--stores memory,sqlite,postgres,mysql,redis] [--modes msg,saga,tcc] [--engine grpcio]
+[--stores memory,sqlite,postgres,mysql,redis] [--modes msg,saga,tcc] [--engine lean]
 [--profile FILE]``.
 """
 
@@ -128,7 +128,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--stores", default=",".join(STORES))
-    parser.add_argument("--engine", choices=REACH, default="grpcio", help="of the coordinator")
+    parser.add_argument("--engine", choices=REACH, default="lean", help="of the coordinator")
     parser.add_argument("--profile", type=Path, help="of the coordinator, into FILE.STORE each")
     parser.add_argument("--modes", default=",".join(MODES))
     options = parser.parse_args()

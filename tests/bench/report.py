@@ -168,15 +168,15 @@ Machine: {machine}. All processes share it, over loopback.
 
 A transaction is a msg with two branches and WaitResult, submitted over gRPC: the client's call, two
 calls to branches, and two commits that are on the disk before anybody is told (SQLite, WAL,
-`synchronous=FULL`). It costs three calls, so one third of the echo rate is what is left for it even
-when everything but the calls is free. The coordinator runs as a process of its own with its default
-settings and its log in a file. Gids are such as NewGid gives.
+`synchronous=FULL`). It costs three calls; over grpcio one third of the echo rate would be left for
+it if everything but the calls were free. The coordinator runs as a process of its own with its
+default settings and its log in a file. Gids are such as NewGid gives.
 
 - *echo* is bare grpc.aio at both ends, without any of this project's code: a server that gives 64
   bytes back, and the load generator, whose clients each call again once answered.
 - Transactions come from the same process and as many clients, and their branches are answered by
-  one more. Both share the cores with the coordinator, so both speak through the lean engine, which
-  is lighter, for either engine of the coordinator. The lighter client makes the echo server faster
+  one more. Both share the cores with the coordinator, so both speak through the lean engine, as it
+  does. The lighter client makes the echo server faster
   as well, by putting many calls into one packet; the line above says by how much.
 - {measured} for each number of clients; echo and transactions take turns, and a ratio compares a
   round with the echo of its own turn. *median* is over the rounds, *best* the fastest of them; p50,
@@ -202,16 +202,16 @@ of dbos give results that later ones can use, branches of a msg do not. SQLite i
 
 ### Where the time goes
 
-In grpcio, for the most part, as long as that is the engine. One call served and two made with bare
+With `GrpcEngine: grpcio` in grpcio, for the most part. One call served and two made with bare
 grpc.aio are what a msg cannot do without: *server* and twice *client* of the pair *bare to bare*
-below. It is one process, and one core is what it has.
+below. It is one process, and one core is what it has:
 
-With `GrpcEngine: lean` a call costs a tenth of that, and what is left is Python between transport
-and store. Calls leave in fours: when all of a turn left in one write, load, coordinator and
-branches took turns and one of the two cores was idle (SQLite 3,366 a second, 4,649 in fours; Redis
-2,763 and 3,968):
+{grpcio_modes}
 
-{lean_modes}
+On the lean engine, the default, a call costs a tenth of that, and what is left is Python between
+transport and store. Calls leave in fours: when all of a turn left in one write, load, coordinator
+and branches took turns and one of the two cores was idle (SQLite 3,366 a second, 4,649 in fours;
+Redis 2,763 and 3,968).
 
 CPU of the coordinator in µs a msg at 32 clients before and after the work of 2026-11-28. Two
 versions took turns, four or five each, on two cores with a load average of 3 to 8: only the two
@@ -245,8 +245,20 @@ functions, 850 before. What made the difference, by its share of that path:
   what writes them is only run when that was all of them.
 - **Redis.** Each record was written by a JSON encoder that sets itself up anew.
 
-What was tried and left out: one statement for all rows of a batch on SQLite (`UPDATE … FROM
-(VALUES …)` with RETURNING) takes half as much CPU again as one statement a row.
+- **MariaDB, once more.** Of a table whose statistics said that it was empty the server read every
+  row for a batch of changes: 274 to 447 µs of its CPU a transaction. Indexes are named now: 121 to
+  131, and 3,121 transactions a second of the store alone at 32 callers in place of 1,648.
+
+What was tried and left out:
+
+- One statement for all rows of a batch on SQLite (`UPDATE … FROM (VALUES …)` with RETURNING) takes
+  half as much CPU again as one statement a row.
+- SQLite's statements on the event loop, commits alone in the thread: the thread then never waits
+  for the interpreter between two statements. Five turns at 32 clients: 4,441 a second without,
+  4,419 with it; one client 1,045 and 940. What the loop no longer waits for it does itself.
+- Two pipelines to Redis at once: no difference beyond the noise.
+- Cython over all of core, coordinator, stores and transport, without a change to the code: 150 to
+  130 µs a msg in memory. A compiler in everybody's build for 15 %.
 
 Where the rest is, without transport and store: a third to decide and to carry out, a fifth to read
 and check the request, a fifth to call branches (targets, limits, breakers, nodes), the rest tasks,
@@ -257,7 +269,9 @@ PostgreSQL a third of it is asyncpg looking at what kind of thing each value is.
 The next factor: no single thing above 5 % is left in this path. SQLite's thread is woken for each
 commit, and the smaller its batches the more of these there are: 40 µs between a file in memory and
 one on a busy disk. One process is one core, so several of them on a shared store are what scales,
-or another language for `Engine` and what it calls.
+or another language for `Engine` and what it calls. And the interpreter: the figures here are of one
+that was built without `--enable-optimizations`; Debian's, built with it, took 127 µs instead of 151
+for a msg in memory, and images and installers usually bring one like that.
 
 - **Saga.** Four rows instead of two, and the rules decode the custom data about seven times for
   two steps.

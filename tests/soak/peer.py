@@ -28,6 +28,7 @@ from kit.transport.grpc.engine import (
     Route,
     RpcFailed,
     ServerCall,
+    ServerTls,
     StreamRoute,
     UnaryRoute,
 )
@@ -70,7 +71,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def serve(port: int, ledger: Path, calls: int) -> None:
+async def serve(port: int, ledger: Path, calls: int, tls: ServerTls | None) -> None:
     """Serve until SIGTERM; the first line of stdout is the port."""
     server: LeanServer
     with Bytes(ledger, calls) as ran:
@@ -112,6 +113,7 @@ async def serve(port: int, ledger: Path, calls: int) -> None:
             return json.dumps(
                 {
                     "rss_kb": anonymous_kb(),
+                    "blocks": sys.getallocatedblocks(),
                     "fds": descriptors(),
                     "tasks": len(asyncio.all_tasks()),
                     "connections": len(server._connections),
@@ -127,7 +129,7 @@ async def serve(port: int, ledger: Path, calls: int) -> None:
             "/soak.Soak/Talk": StreamRoute(talk),
             "/soak.Soak/Report": UnaryRoute(report),
         }
-        server = LeanServer(routes.__getitem__, tls=None, limits=Limits(), keepalive=KEEPALIVE)
+        server = LeanServer(routes.__getitem__, tls=tls, limits=Limits(), keepalive=KEEPALIVE)
         bound = await server.listen("127.0.0.1", port)
         await server.start()
         stopped = asyncio.Event()
@@ -138,13 +140,15 @@ async def serve(port: int, ledger: Path, calls: int) -> None:
 
 
 def main() -> None:
-    port, ledger, calls, loop = sys.argv[1:]
+    port, ledger, calls, loop, *certificate = sys.argv[1:]
+    tls = ServerTls(*(Path(path).read_bytes() for path in certificate)) if certificate else None
+    serving = serve(int(port), Path(ledger), int(calls), tls)
     if loop == "asyncio":
-        asyncio.run(serve(int(port), Path(ledger), int(calls)))
+        asyncio.run(serving)
     else:
         import uvloop
 
-        uvloop.run(serve(int(port), Path(ledger), int(calls)))
+        uvloop.run(serving)
 
 
 if __name__ == "__main__":

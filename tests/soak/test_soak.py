@@ -3,11 +3,14 @@
 import asyncio
 import sys
 
+import pytest
 
-async def test_no_call_is_lost_or_answered_twice_whatever_befalls_the_peer() -> None:
+
+@pytest.mark.parametrize("way", ["--asyncio", "--tls"])
+async def test_no_call_is_lost_or_answered_twice_whatever_befalls_the_peer(way: str) -> None:
     """Once each: restart, kill -9, both servers frozen; a quarter of the connections is bad."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.soak", "--asyncio", "--connections", "60"),
+        *(sys.executable, "-m", "tests.soak", way, "--connections", "60"),
         *("--calls", "40000", "--every", "0.7", "--seconds", "12", "--seed", "2"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

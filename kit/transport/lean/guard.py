@@ -6,7 +6,7 @@ One connection holds at most, in bytes:
 messages that are not complete or not read  ``buffered_bytes``
 metadata of its calls                       ``streams_per_connection * header_list_bytes``
 a header block that is being received       ``2 * header_list_bytes``
-header blocks that may come again           128 of 512 bytes, and 1,024 texts of 128 bytes
+header blocks that came twice                64 of 512 bytes, and 128 texts of 128 bytes
 what was written and not yet taken          64 KiB and one message a call, then it is not read
 =========================================  ====================================================
 

@@ -34,9 +34,10 @@ _FIRST_DYNAMIC = len(_STATIC)
 _STATIC_PAIRS = {pair: index for index, pair in reversed(list(enumerate(_STATIC)))}
 _STATIC_NAMES = {name: index for index, (name, _) in reversed(list(enumerate(_STATIC)))}
 _MOST_INDEXED = 60  # an index of one byte: 61 of the static table and these stay below 127
-_BLOCKS_KEPT = 128
+_BLOCKS_KEPT = 64
+_BLOCKS_MARKED = 64
 _LONGEST_BLOCK_KEPT = 512
-_TEXTS_KEPT = 1024
+_TEXTS_KEPT = 128
 _LONGEST_TEXT_KEPT = 128
 
 
@@ -64,7 +65,7 @@ class Decoder:
         list_bytes: what one block may hold, counted as SETTINGS_MAX_HEADER_LIST_SIZE does.
     """
 
-    __slots__ = ("_dynamic", "_kept", "_limit", "_list_bytes", "_texts", "_used")
+    __slots__ = ("_dynamic", "_kept", "_limit", "_list_bytes", "_marks", "_texts", "_used")
 
     def __init__(self, list_bytes: int) -> None:
         self._list_bytes = list_bytes
@@ -72,6 +73,7 @@ class Decoder:
         self._used = 0
         self._limit = TABLE_BYTES
         self._kept: dict[bytes, Block] = {}
+        self._marks: set[int] = set()
         self._texts: dict[bytes, str] = {}
 
     def decode(self, data: bytes) -> Block:
@@ -91,10 +93,20 @@ class Decoder:
         if changed:
             self._kept.clear()
         elif len(data) <= _LONGEST_BLOCK_KEPT:
-            if len(self._kept) >= _BLOCKS_KEPT:
-                self._kept.clear()
-            self._kept[data] = block
+            self._keep(data, block)
         return block
+
+    def _keep(self, data: bytes, block: Block) -> None:
+        """Keep a block that comes for the second time: with an id or a deadline in it none does."""
+        mark = hash(data)
+        if mark not in self._marks:
+            if len(self._marks) >= _BLOCKS_MARKED:
+                self._marks.clear()
+            self._marks.add(mark)
+            return
+        if len(self._kept) >= _BLOCKS_KEPT:
+            self._kept.clear()
+        self._kept[data] = block
 
     def _read(self, data: bytes, block: Block) -> bool:
         """Fill ``block``; tell whether the dynamic table changed."""

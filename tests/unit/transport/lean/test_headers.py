@@ -130,9 +130,10 @@ def test_numbers_are_written_as_in_appendix_c1(value: int, most: int, data: str)
 
 
 def test_the_same_block_is_the_same_object_until_the_table_changes() -> None:
-    """The point of it: a call that looks like the last one costs a look-up."""
+    """The point of it: from the second one on, a call that looks like another costs a look-up."""
     decoder = Decoder(LIMIT)
     decoder.decode(bytes.fromhex("410f7777772e6578616d706c652e636f6d"))
+    decoder.decode(b"\xbe")
     first = decoder.decode(b"\xbe")
     assert decoder.decode(b"\xbe") is first
     decoder.decode(literal("x", "y", indexed=True))
@@ -240,9 +241,19 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(3000):
         decoder.decode(encoder.encode([(f"x{number}", f"y{number}")], huffman=True))
         decoder.decode(literal(f"x{number}", "y"))
-    assert len(decoder._kept) <= 128
-    assert len(decoder._texts) <= 1024
+        decoder.decode(literal(f"x{number}", "y"))
+    assert len(decoder._kept) <= 64
+    assert len(decoder._marks) <= 64
+    assert len(decoder._texts) <= 128
     assert decoder._used <= TABLE_BYTES
+
+
+def test_what_never_comes_again_is_not_kept() -> None:
+    """Calls with ids and deadlines: on each of a thousand connections they would add up."""
+    decoder = Decoder(LIMIT)
+    for number in range(200):
+        decoder.decode(literal("dtm-gid", f"gid-{number}") + literal("grpc-timeout", "3S"))
+    assert not decoder._kept
 
 
 def test_what_cannot_be_written_leaves_the_table_as_the_peer_knows_it() -> None:
