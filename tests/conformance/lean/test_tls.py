@@ -325,7 +325,7 @@ async def test_what_a_connection_took_is_free_once_it_is_closed() -> None:
             await served_still(address)
             await gone(server)
             async with asyncio.timeout(5):
-                while any(isinstance(one, TlsSocket) for one in gc.get_objects()):
+                while any(type(one) is TlsSocket for one in gc.get_objects()):
                     await asyncio.sleep(0.01)
         finally:
             gc.enable()
