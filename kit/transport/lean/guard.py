@@ -13,7 +13,7 @@ what was written and not yet taken          64 KiB and one message a call, then 
 and the messages that its handlers work on. Beyond these, the connection or the call ends. Small
 fields take three times what they count: each is an object of Python.
 ``tests/conformance/lean/test_memory.py`` attacks each of them and measures the process. An idle
-connection takes 5 kB, with TLS 22 kB on the server and 28 kB on the client
+connection takes 5 to 6 kB, with TLS 22 kB on the server and 28 kB on the client
 (``tests/bench/idle.py``).
 """
 
