@@ -143,6 +143,8 @@ class MariadbServer:
         program = shutil.which("mariadb-install-db", path=_SEARCHED) or "mariadb-install-db"
         command = [program, "--no-defaults", f"--datadir={self._data}", "--skip-test-db"]
         command.append("--auth-root-authentication-method=normal")
+        # In a shared one a server that starts removes the temporary tables of all others.
+        command.append(f"--tmpdir={self._folder}")
         if os.geteuid() == 0:
             command.append(f"--user={_unprivileged()}")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
