@@ -6,10 +6,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncmy
+import pytest
 import pytest_asyncio
 
 from kit.dtm.core.model import Branch, Options
-from kit.dtm.store import Filter, GidExists, KeyValue
+from kit.dtm.store import Filter, GidExists, KeyValue, StoreCorrupt
 from kit.dtm.store.mysql import MysqlStore
 from kit.dtm.wire import BranchStatus, Op, Protocol, Status, TransType
 from kit.testing.mariadb import MariadbServer, mariadb_server
@@ -135,6 +136,33 @@ async def test_what_dtm_left_unfinished_is_claimed_with_its_branches(server: Mar
         assert msg.options == Options(wait_result=True)
         assert msg.retry_count == 2
         assert msg.branches == (Branch("01", Op.ACTION, "trans/TransIn", b""),)
+
+
+async def test_indexes_of_other_names_are_as_good(server: MariadbServer) -> None:
+    """Statements name theirs: those are added, also to a database that was migrated before."""
+    renamed = DTM.replace("KEY gid (", "KEY uk_gid (").replace("KEY gid_uniq (", "KEY uk_branch (")
+    await sql(server, f"DROP DATABASE dtm; CREATE DATABASE dtm CHARSET utf8mb4; USE dtm; {renamed}")
+    for _ in range(2):
+        async with store_of(server) as store:
+            held = await stored(store, "saga-1")
+            assert len(held.tx.branches) == 2
+            await refused(store.create(held.tx), GidExists)
+        await sql(server, "ALTER TABLE trans_global DROP INDEX gid, DROP INDEX due_at")
+
+
+async def test_a_gid_that_stands_twice_is_told_before_anything_is_done(
+    server: MariadbServer,
+) -> None:
+    await fresh(server)
+    await sql(
+        server,
+        "ALTER TABLE trans_global DROP INDEX gid; INSERT INTO trans_global (gid, trans_type, "
+        "status, query_prepared, protocol) SELECT gid, trans_type, status, '', protocol "
+        "FROM trans_global WHERE gid = 'msg-1'",
+    )
+    with pytest.raises(StoreCorrupt, match="trans_global of database 'dtm' has rows that are"):
+        async with store_of(server):
+            pass
 
 
 async def test_everything_else_of_dtm_is_there_as_well(server: MariadbServer) -> None:

@@ -19,7 +19,14 @@ dtm's collation ``A`` was ``a``, and a blank at the end did not count.
 # ruff: noqa: S608 - names that this file defines, and what `literal` made safe
 
 from kit.dtm.store import StoreCorrupt, StoreUnavailable
-from kit.dtm.store.mysql.link import NO_SUCH_TABLE, UNKNOWN_DATABASE, Link, Result, ServerError
+from kit.dtm.store.mysql.link import (
+    NO_SUCH_TABLE,
+    UNKNOWN_DATABASE,
+    DuplicateError,
+    Link,
+    Result,
+    ServerError,
+)
 from kit.dtm.store.mysql.texts import FINISHED, UNFINISHED, literal
 
 VERSION = 1
@@ -131,6 +138,14 @@ _ADDED = {
     """,
 }
 
+_INDEXES = {
+    ("trans_global", "gid"): "UNIQUE INDEX gid (gid)",
+    ("trans_global", "due_at"): "INDEX due_at (due_at)",
+    ("trans_global", "ended_at"): "INDEX ended_at (ended_at)",
+    ("trans_branch_op", "gid_uniq"): "UNIQUE INDEX gid_uniq (gid, branch_id, op)",
+}
+"""What statements name; in a database that somebody has made by hand it may be called otherwise."""
+
 _FILLED = {
     "trans_global": ("create", "update", "finish", "rollback", "next_cron"),
     "trans_branch_op": ("create", "update", "finish"),
@@ -161,7 +176,10 @@ async def prepare(link: Link) -> tuple[str, ...]:
             raise
         await _create_database(link)
         version = 0
-    if version < VERSION:
+    wanting = version < VERSION
+    if version == VERSION:
+        wanting = bool(await link.transact(lambda: _unindexed(link)))
+    if wanting:
         version = await link.transact(lambda: _migrate(link), within=MIGRATED_WITHIN)
     if version > VERSION:
         raise StoreCorrupt(
@@ -211,6 +229,8 @@ async def _migrate(link: Link) -> int:
         if version < VERSION:
             await _upgrade(link)
             version = VERSION
+        if version == VERSION:
+            await _index(link)
         return version
     finally:
         link.drop()  # and with the connection the lock, however this ended
@@ -240,6 +260,27 @@ async def _upgrade(link: Link) -> None:
         "ENGINE = InnoDB",
         f"INSERT INTO {_VERSIONS} (version) VALUES ({VERSION})",
     )
+
+
+async def _unindexed(link: Link) -> list[tuple[str, str]]:
+    """Those of :data:`_INDEXES` that are not there by their names."""
+    [found] = await link.ask(
+        "SELECT table_name, index_name FROM information_schema.statistics "
+        "WHERE table_schema = DATABASE()"
+    )
+    there = {(str(table), str(name)) for table, name in found.rows}
+    return [key for key in _INDEXES if key not in there]
+
+
+async def _index(link: Link) -> None:
+    for table, name in await _unindexed(link):
+        try:
+            await link.ask(f"ALTER TABLE {table} ADD {_INDEXES[table, name]}")
+        except DuplicateError as exc:
+            raise StoreCorrupt(
+                f"{link.address}: {table} of database {link.address.database!r} has rows that are "
+                f"the same where {_INDEXES[table, name]} wants each once; remove all but one"
+            ) from exc
 
 
 def _filled(instant: str) -> str:
