@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 
 from kit.dtm.pb.dtm_pb2 import DtmGidReply
+from kit.dtm.server import config
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcServer, ServerCall, engines
 from kit.transport.grpc.engines import EngineName
@@ -40,6 +41,7 @@ def speaking(engine: EngineName) -> Iterator[None]:
     """``engine`` is the default here, and what the environment of processes begun here names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engines, "DEFAULT", engine)
+        patch.setattr(config, "GRPC_ENGINE", engine)
         patch.setenv(VARIABLE, engine)
         yield
 

@@ -15,6 +15,7 @@ from typing import Self
 from kit.clock import SkippingClock
 from kit.dtm.core import Policy, Transaction
 from kit.dtm.driver.kratos import KratosDriver
+from kit.dtm.server import config
 from kit.dtm.server.caller import BranchCaller
 from kit.dtm.server.coordinator import Coordinator as Server
 from kit.dtm.store import Store
@@ -39,8 +40,8 @@ class Coordinator:
         policy: intervals and timeouts; dtm's defaults.
         request_timeout: real seconds for a branch call.
         discovery: finds branches named ``discovery:///…``.
-        engine: what speaks HTTP/2 for its gRPC API and to branches over gRPC: ``grpcio`` (the
-            default) or ``lean``; see :mod:`kit.transport.grpc.engines`.
+        engine: what speaks HTTP/2 for its gRPC API and to branches over gRPC: ``lean`` (the
+            default, as in production) or ``grpcio``; see :mod:`kit.transport.grpc.engines`.
 
     Raises:
         ValueError: ``engine`` cannot be understood.
@@ -56,6 +57,7 @@ class Coordinator:
         discovery: Discovery | None = None,
         engine: EngineName | None = None,
     ) -> None:
+        engine = engine or config.GRPC_ENGINE
         self._clock = clock or SkippingClock()
         self._store = store if store is not None else MemoryStore(self._clock)
         self._caller = BranchCaller(

@@ -24,6 +24,9 @@ from pydantic.alias_generators import to_pascal
 from kit.dtm.driver.kratos import parse_registry_target
 from kit.log.files import Rotation
 
+GRPC_ENGINE: Literal["grpcio", "lean"] = "lean"
+"""What a coordinator speaks gRPC through when it is not told: ADR 14."""
+
 Seconds = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -199,7 +202,7 @@ class Settings(_Section):
     alert_retry_limit: Annotated[int, Field(ge=0)] = 3
     alert_web_hook: str = ""
     legacy_body_result: bool = True
-    grpc_engine: Literal["grpcio", "lean"] = "lean"
+    grpc_engine: Literal["grpcio", "lean"] = GRPC_ENGINE
     time_zone_offset: str = ""
     log_level: Literal["debug", "info", "warn", "error"] = "info"
     log: LogSettings = LogSettings()

@@ -9,6 +9,7 @@ from kit import log
 from kit.clock import Clock, SkippingClock, SystemClock
 from kit.compat import Compat
 from kit.dtm.core import Alert, Policy, Transaction
+from kit.dtm.server import config
 from kit.dtm.server.api_grpc import DtmGrpcApi, reflection_pool
 from kit.dtm.server.caller import Caller
 from kit.dtm.server.claims import Claims
@@ -43,8 +44,8 @@ class Coordinator:
         archive: path of the file that finished transactions go to before they are deleted.
         lease_s: seconds that another coordinator waits before it takes over from a dead one.
         coalesce: the success of a middle branch may be written with what follows it.
-        grpc_engine: what speaks HTTP/2 below the gRPC API, ``grpcio`` (the default) or
-            ``lean``.
+        grpc_engine: what speaks HTTP/2 below the gRPC API, ``lean`` (the default) or
+            ``grpcio``.
         on_alert: told of branches that give no usable answer; must not block.
         metrics: what is counted.
         check_target: raises ValueError for the URL of a branch that must not be called.
@@ -111,7 +112,7 @@ class Coordinator:
             address=grpc_address,
             custom_health=True,  # dtm has no health service; kratos clients take that for healthy
             descriptor_pools=(reflection_pool(),),
-            engine=grpc_engine,
+            engine=grpc_engine or config.GRPC_ENGINE,
             compat=Compat.V3,  # dtm has no kratos.api.Metadata
         )
         DtmGrpcApi(self.service, self.metrics.observe_request).register(self._grpc)

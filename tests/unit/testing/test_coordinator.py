@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from kit.dtm.client import DtmClient, Msg, Options
+from kit.dtm.server.config import Settings
 from kit.dtm.wire import Status
 from kit.testing import Coordinator
 from kit.transport.grpc.engines import EngineName
@@ -99,6 +100,12 @@ async def test_it_speaks_on_the_engine_that_it_is_told(engine: EngineName) -> No
         await Msg(client, options=Options(wait_result=True)).add(f"{shop}{order}").submit()
         assert heard == {order: engine}
         assert await engine_at(dtm.grpc_address) == engine
+
+
+async def test_it_speaks_as_a_coordinator_does_that_is_told_nothing() -> None:
+    """So that tests see what production does."""
+    async with Coordinator() as dtm:
+        assert await engine_at(dtm.grpc_address) == Settings().grpc_engine == "lean"
 
 
 def test_a_name_that_is_no_engine_is_refused_with_those_that_are() -> None:
