@@ -163,6 +163,19 @@ class Hanging:
         raise AssertionError
 
 
+@asynccontextmanager
+async def amid_a_call(last_word: str) -> AsyncIterator[ByHand]:
+    """A client by hand whose call is under way; what it does next ends it, and is answered so."""
+    hanging = Hanging()
+    async with serving(hanging, tls=IDENTITY) as (address, server), agreed(address) as hand:
+        hand.writer.write(hand.sealed(call(1)))
+        await asyncio.wait_for(hanging.begun.wait(), 5)
+        yield hand
+        await asyncio.wait_for(hanging.cancelled.wait(), 5)
+        assert await hand.end() == last_word
+        await gone(server)
+
+
 def spoilt(record: bytes) -> bytes:
     """One bit of its seal is another."""
     return record[:-1] + bytes([record[-1] ^ 1])
@@ -242,39 +255,22 @@ async def test_whoever_has_not_agreed_yet_counts_as_a_connection_and_does_not_ho
 
 @on_both_loops
 async def test_a_broken_record_ends_its_connection_with_an_alert() -> None:
-    hanging = Hanging()
-    async with serving(hanging, tls=IDENTITY) as (address, server), agreed(address) as hand:
-        hand.writer.write(hand.sealed(call(1)))
-        await asyncio.wait_for(hanging.begun.wait(), 5)
+    async with amid_a_call("SSLV3_ALERT_BAD_RECORD_MAC") as hand:
         hand.writer.write(spoilt(hand.sealed(call(3))))
-        await asyncio.wait_for(hanging.cancelled.wait(), 5)
-        assert await hand.end() == "SSLV3_ALERT_BAD_RECORD_MAC"
-        await gone(server)
 
 
 @on_both_loops
 @pytest.mark.parametrize("part", [0, 3, 30], ids=["whole", "amid a head", "amid a record"])
 async def test_an_end_without_goodbye_is_an_end(part: int) -> None:
-    hanging = Hanging()
-    async with serving(hanging, tls=IDENTITY) as (address, server), agreed(address) as hand:
-        hand.writer.write(hand.sealed(call(1)) + hand.sealed(call(3))[:part])
-        await asyncio.wait_for(hanging.begun.wait(), 5)
+    async with amid_a_call("goodbye") as hand:
+        hand.writer.write(hand.sealed(call(3))[:part])
         hand.writer.write_eof()
-        await asyncio.wait_for(hanging.cancelled.wait(), 5)
-        assert await hand.end() == "goodbye"
-        await gone(server)
 
 
 @on_both_loops
 async def test_a_goodbye_is_answered_and_nothing_is_read_behind_it() -> None:
-    hanging = Hanging()
-    async with serving(hanging, tls=IDENTITY) as (address, server), agreed(address) as hand:
-        hand.writer.write(hand.sealed(call(1)))
-        await asyncio.wait_for(hanging.begun.wait(), 5)
+    async with amid_a_call("goodbye") as hand:
         hand.writer.write(hand.goodbye() + b"no record")
-        await asyncio.wait_for(hanging.cancelled.wait(), 5)
-        assert await hand.end() == "goodbye"
-        await gone(server)
 
 
 @on_both_loops
