@@ -7,10 +7,8 @@ here sleeps for a guessed time.
 import asyncio
 import contextlib
 import os
-import random
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,10 +20,6 @@ from tests.engines import chosen
 READY_WITHIN = 60.0
 STOPS_WITHIN = 30.0
 _POLL = 0.01
-_PORTS = range(20_000, 30_000)
-"""Below the ports that outgoing connections get: one of those could be taken meanwhile."""
-
-_handed_out: set[int] = set()
 
 _COMMANDS = Path(sys.executable).parent
 COORDINATOR, TRANS, CLIENT = (str(_COMMANDS / name) for name in ("coordinator", "trans", "client"))
@@ -38,22 +32,6 @@ from apps.trans.main import main
 sys.exit(main())
 """
 """The transfer service as if on a machine of another name."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on and that was not handed out before."""
-    for port in random.sample(_PORTS, 100):
-        if port in _handed_out:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _handed_out.add(port)
-        return port
-    raise RuntimeError(f"no free port among 100 tried between {_PORTS.start} and {_PORTS.stop}")
 
 
 @dataclass

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -15,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.consul import ConsulClient, ConsulError, ConsulOptions
+from kit.testing.ports import free_port
 
 INSTALL_HINT = "put it on PATH, name it in CONSUL_BIN, or run make consul where go is"
 
 _READY_WITHIN = 30.0
 _STOPS_WITHIN = 10.0
-_PORTS = range(20_000, 30_000)
-"""Below the ports that outgoing connections get: one of those could be taken while it is down."""
 
 
 def find_consul() -> str | None:
@@ -75,9 +72,7 @@ class ConsulServer:
         self._binary = binary
         self._folder = folder
         self._tls = tls
-        self._ports = dict(
-            zip(("http", "https", "server", "serf_lan"), _free_ports(4), strict=True)
-        )
+        self._ports = {kind: free_port() for kind in ("http", "https", "server", "serf_lan")}
         self._process: subprocess.Popen[bytes] | None = None
         self.address = f"127.0.0.1:{self._ports['http']}"
         self.tls_address = f"127.0.0.1:{self._ports['https']}" if tls else ""
@@ -213,28 +208,3 @@ async def consul_server(
             yield server
         finally:
             server.kill()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now, neither with TCP nor with UDP."""
-    found: list[int] = []
-    for port in random.sample(_PORTS, 100):
-        if len(found) < count and _is_free(port):
-            found.append(port)
-    if len(found) < count:
-        raise RuntimeError(
-            f"no free ports among 100 tried between {_PORTS.start} and {_PORTS.stop}"
-        )
-    return found
-
-
-def _is_free(port: int) -> bool:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(socket.AF_INET, kind) as probe:
-            if kind == socket.SOCK_STREAM:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return False
-    return True

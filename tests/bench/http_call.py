@@ -22,8 +22,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kit.middleware.recovery import recovery
+from kit.testing.ports import free_port
 from kit.transport.http import HttpServer
-from tests.processes import free_port
 from tests.unit.transport.http.shop import SERVICE, Shop
 from tests.unit.transport.http.shop_pb2 import Item
 

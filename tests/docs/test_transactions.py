@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 from kit.testing import Coordinator
+from kit.testing.ports import free_port
 from kit.testing.postgres import postgres_server
-from tests.processes import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "transactions.md"
 BLOCK = re.compile(

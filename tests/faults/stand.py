@@ -16,6 +16,7 @@ import aiohttp
 import grpc.aio
 import pytest
 
+from kit.testing.ports import free_port
 from kit.transport.grpc.engines import EngineName
 from tests.conformance.dtm.business import grpc_branches
 from tests.conformance.dtm.clients import GrpcApi, unique
@@ -23,7 +24,7 @@ from tests.conformance.dtm.coordinators import Coordinator, Coordinators, Settin
 from tests.engines import chosen
 from tests.faults.histories import TERMINAL, History, complaints
 from tests.faults.workload import Client, Participants, stored_in
-from tests.processes import Process, free_port
+from tests.processes import Process
 
 ENDS_WITHIN_S = 20.0
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
+from kit.testing.ports import free_port
 from tests.branches import Branches, serving, submission, submit
-from tests.processes import free_port, processes
+from tests.processes import processes
 
 LIVES = 3
 SUBMITTED_A_LIFE = 100

@@ -10,12 +10,12 @@ from dataclasses import replace
 import grpc
 import pytest
 
+from kit.testing.ports import free_port
 from tests.conformance.dtm.business import FAILURE, SUCCESS, Answer
 from tests.conformance.dtm.clients import GrpcApi, Reply, Tx
 from tests.conformance.dtm.coordinators import Coordinators
 from tests.faults.stand import Life, Stand, stand
 from tests.faults.workload import STEPS, Client
-from tests.processes import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,7 +10,7 @@ import pytest
 
 from kit.dtm.client import DtmClient
 from kit.testing import Coordinator
-from tests.processes import free_port
+from kit.testing.ports import free_port
 
 ALL = ["out", "between", "in", "commit in", "commit out"]
 

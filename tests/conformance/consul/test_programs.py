@@ -7,8 +7,9 @@ import pytest
 
 from kit.consul import ConsulClient
 from kit.testing.consul import ConsulServer
+from kit.testing.ports import free_port
 from tests.engines import chosen
-from tests.processes import COORDINATOR, TRANS, coordinator_config, free_port, processes
+from tests.processes import COORDINATOR, TRANS, coordinator_config, processes
 
 
 @pytest.mark.usefixtures("engine")

@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from kit.testing.mariadb import mariadb_server
+from kit.testing.ports import free_port
 from kit.testing.postgres import postgres_server
 from kit.testing.redis import RedisServer, redis_server
 from kit.transport.grpc.engines import EngineName
@@ -37,7 +38,7 @@ from tests.conformance.dtm.clients import (
     unique,
 )
 from tests.engines import chosen
-from tests.processes import COORDINATOR, Process, Processes, free_port
+from tests.processes import COORDINATOR, Process, Processes
 
 STORES = ("sqlite", "postgres", "mysql", "redis")
 ON_LEAN = "sqlite-lean"

@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from kit.testing.ports import free_port
 from tests.conformance.dtm.business import ERROR, ONGOING, SUCCESS, Answer
 from tests.conformance.dtm.clients import ERROR as BROKEN
 from tests.conformance.dtm.clients import Api, Tx, unique
@@ -20,7 +21,6 @@ from tests.conformance.dtm.coordinators import (
     saga,
     seconds_of,
 )
-from tests.processes import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

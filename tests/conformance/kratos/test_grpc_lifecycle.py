@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import socket
 from typing import Any
 
 import grpc
@@ -12,50 +11,44 @@ import trustme
 
 from api.trans.v1 import trans_pb2, trans_pb2_grpc
 from kit.testing.grpc import running
+from kit.testing.ports import free_port
 from kit.transport.grpc import ClientTls, GrpcClient, GrpcServer, Limits, ServerTls
 
 CHECK = "/grpc.health.v1.Health/Check"
 IN = "/api.trans.v1.Trans/TransIn"
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "[::]"])
 async def test_a_wildcard_takes_both_families_and_prints_as_in_go(
-    host: str, free_port: int, capsys: pytest.CaptureFixture[str]
+    host: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = GrpcServer(address=f"{host}:{free_port}")
+    port = free_port()
+    server = GrpcServer(address=f"{host}:{port}")
     async with running(server):
         for address in ("127.0.0.1", "[::1]"):
-            async with grpc.aio.insecure_channel(f"{address}:{free_port}") as channel:
+            async with grpc.aio.insecure_channel(f"{address}:{port}") as channel:
                 assert await channel.unary_unary(CHECK)(b"") == b"\x08\x01"
         assert server.endpoint is not None
-        assert server.endpoint.endswith(f":{free_port}")
+        assert server.endpoint.endswith(f":{port}")
         assert "0.0.0.0" not in server.endpoint
         assert "[::]" not in server.endpoint
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"INFO msg=[gRPC] server listening on: [::]:{free_port}",
+        f"INFO msg=[gRPC] server listening on: [::]:{port}",
         "INFO msg=[gRPC] server stopping",
     ]
 
 
 async def test_a_host_is_bound_printed_and_announced_as_written(
-    free_port: int, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    server = GrpcServer(address=f"localhost:{free_port}")
+    port = free_port()
+    server = GrpcServer(address=f"localhost:{port}")
     async with running(server) as address, grpc.aio.insecure_channel(address) as channel:
         await channel.unary_unary(CHECK)(b"")
-    assert server.endpoint == f"grpc://localhost:{free_port}"
+    assert server.endpoint == f"grpc://localhost:{port}"
     printed = capsys.readouterr().err.splitlines()[0]
-    assert printed == f"INFO msg=[gRPC] server listening on: 127.0.0.1:{free_port}"
+    assert printed == f"INFO msg=[gRPC] server listening on: 127.0.0.1:{port}"
 
 
 async def test_a_taken_port_is_an_error_that_names_the_address() -> None:

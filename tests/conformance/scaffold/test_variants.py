@@ -16,9 +16,10 @@ from click.testing import CliRunner
 
 from kit.cli import main
 from kit.cli.new.layout import DATABASES, MODES
+from kit.testing.ports import free_port
 from kit.transport.http import HttpClient
 from tests.engines import engine_at, hearing
-from tests.processes import free_port, processes
+from tests.processes import processes
 
 TOOLS = Path(sys.executable).parent
 pytestmark = pytest.mark.timeout(300)

@@ -17,8 +17,9 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import proto_reflection_descriptor_database as reflection
 
 from kit.testing.etcd import etcd_server
+from kit.testing.ports import free_port
 from tests.conformance.scaffold.conftest import LONGEST_S, Shell
-from tests.processes import Process, Processes, free_port, processes
+from tests.processes import Process, Processes, processes
 
 PLACE_ORDER = '''\
     def __init__(self, bank: "bank_pb2_grpc.BankAsyncStub") -> None:

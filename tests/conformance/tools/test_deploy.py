@@ -22,7 +22,8 @@ from kit.app import AdminServer
 from kit.config import Config, EnvSource, FileSource
 from kit.dtm.server.config import Settings as CoordinatorSettings
 from kit.testing.absent import absent
-from tests.processes import COORDINATOR, TRANS, Processes, free_port, processes, trans_config
+from kit.testing.ports import free_port
+from tests.processes import COORDINATOR, TRANS, Processes, processes, trans_config
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "examples" / "deploy"

@@ -15,10 +15,11 @@ from kit.cli.dev import ENGINES
 from kit.etcd.program import INSTALL_HINT, find_etcd
 from kit.testing.absent import absent
 from kit.testing.etcd import EtcdServer
+from kit.testing.ports import free_port
 from kit.transport.grpc.engines import EngineName
 from tests.conformance.tools.conftest import Tools
 from tests.engines import engine_at
-from tests.processes import Process, free_port, trans_config
+from tests.processes import Process, trans_config
 
 WITHIN = 60.0
 ANY_PORTS = ("--etcd-port", "0", "--http-port", "0", "--grpc-port", "0")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from kit.cli.doctor_python import check_python
+from kit.testing.ports import free_port
 from tests.conformance.tools.pythons import another_python
-from tests.processes import Processes, free_port, processes, trans_config
+from tests.processes import Processes, processes, trans_config
 
 ROOT = Path(__file__).parents[3]
 _OURS = ("PYTHON", "VIRTUAL_ENV")

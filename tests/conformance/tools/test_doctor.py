@@ -35,9 +35,9 @@ from kit.registry import ServiceInstance
 from kit.registry.etcd import EtcdRegistry
 from kit.testing import Coordinator
 from kit.testing.etcd import EtcdServer, etcd_server
+from kit.testing.ports import free_port
 from tests.conformance.tools.conftest import Tools
 from tests.conformance.tools.services import single
-from tests.processes import free_port
 
 NOWHERE = "configs/config.yaml:1"
 NOBODY = frozenset[int]()

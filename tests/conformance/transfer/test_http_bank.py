@@ -13,9 +13,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from kit.testing.ports import free_port
 from tests.conformance.transfer.http_bank import OPENING, USERS
 from tests.conformance.transfer.test_modes import MODES, Bank, bank_on, has_xa, skipping, unfinished
-from tests.processes import Process, Processes, free_port, processes
+from tests.processes import Process, Processes, processes
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = (sys.executable, "-m", "tests.conformance.transfer.http_bank")

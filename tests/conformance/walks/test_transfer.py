@@ -11,8 +11,9 @@ import pytest
 
 from kit.etcd import EtcdClient
 from kit.testing.etcd import EtcdServer
+from kit.testing.ports import free_port
 from tests.branches import BranchCall, serving, submission, submit
-from tests.processes import TRANS, Process, Processes, free_port, trans_config
+from tests.processes import TRANS, Process, Processes, trans_config
 
 STAMP = r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d"
 RETRY_INTERVAL = 1

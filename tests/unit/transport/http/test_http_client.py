@@ -11,10 +11,10 @@ from kit.errors import BadRequest, Error, GatewayTimeout, NotFound, ServiceUnava
 from kit.middleware import metadata
 from kit.registry import ServiceInstance
 from kit.registry.memory import MemoryRegistry
+from kit.testing.ports import free_port
 from kit.transport import CallInfo, Kind, call_info
 from kit.transport.http import HttpClient
 from kit.transport.http.client_streams import Socket, error_in, events
-from tests.processes import free_port
 from tests.unit.transport.http import shop_pb2 as pb
 from tests.unit.transport.http.shop import SERVICE, noting, shop_side
 
