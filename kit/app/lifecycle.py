@@ -6,9 +6,10 @@
     await app.run()  # until SIGTERM, SIGQUIT or SIGINT
 
 Start: hooks ``before_start``, every server listens, all serve, the instance is announced, hooks
-``after_start``. Stop: hooks ``before_stop``, the announcement is taken back, the servers drain side
-by side, hooks ``after_stop``. Peers therefore never hear of a port on which nobody listens, and
-have been told before a port closes. A server that fails takes the same way out.
+``after_start``. Stop: hooks ``before_stop``, the announcement is taken back, peers get the time to
+hear of it, the servers drain side by side, hooks ``after_stop``. Peers therefore never hear of a
+port on which nobody listens, and have been told before a port closes. A server that fails takes the
+same way out.
 
 Source: go-kratos/kratos app.go, options.go.
 """
@@ -54,6 +55,9 @@ class App:
         servers: what to run; the order is that of the announced endpoints.
         registrar: where to announce; ``None`` for nowhere.
         registrar_timeout: seconds for announcing, and again for taking it back.
+        stop_delay: seconds in which the servers still take calls once the announcement is taken
+            back: peers hear of that a moment later, and grpcio answers a call that meets its stop
+            with CANCELLED (https://github.com/grpc/grpc/issues/41785), which nobody repeats.
         stop_timeout: seconds a server is given to let running calls finish; ``None``: no limit.
         before_start: a failing hook ends the start.
         after_start: a failing hook stops the application.
@@ -74,6 +78,7 @@ class App:
         servers: Sequence[Server] = (),
         registrar: Registrar | None = None,
         registrar_timeout: float = 10.0,
+        stop_delay: float = 0.25,
         stop_timeout: float | None = None,
         before_start: Sequence[Hook] = (),
         after_start: Sequence[Hook] = (),
@@ -89,6 +94,7 @@ class App:
         self._servers = tuple(servers)
         self._registrar = registrar
         self._registrar_timeout = registrar_timeout
+        self._stop_delay = stop_delay
         self._stop_timeout = stop_timeout
         self._before_start = tuple(before_start)
         self._after_start = tuple(after_start)
@@ -234,6 +240,8 @@ class App:
         except Exception as exc:  # noqa: BLE001  (the servers have to be stopped all the same)
             _log.error("[app] the announcement could not be taken back", exc_info=exc)
             failures.append(exc)
+        else:
+            await asyncio.sleep(self._stop_delay)
 
     async def _stop_servers(self, servers: Sequence[Server]) -> list[Exception]:
         stops = (server.stop(self._stop_timeout) for server in servers)

@@ -98,6 +98,34 @@ async def test_the_order_is_listen_serve_announce_and_back() -> None:
     assert diary.instance.endpoints == ("grpc://h:1",)
 
 
+async def test_calls_are_taken_while_peers_hear_of_the_end() -> None:
+    """Whoever has not heard yet that the announcement is taken back is still served."""
+    diary = Diary()
+    loop = asyncio.get_running_loop()
+    told = stopped = 0.0
+
+    class Registrar(Diary):
+        async def deregister(self, instance: ServiceInstance) -> None:
+            nonlocal told
+            told = loop.time()
+
+    class Stopping(PlainServer):
+        async def stop(self, grace: float | None = None) -> None:
+            nonlocal stopped
+            stopped = loop.time()
+            await super().stop(grace)
+
+    app = App(
+        name="trans",
+        servers=[Stopping(diary, "a")],
+        registrar=Registrar(),
+        after_start=[diary.stopper()],
+        stop_delay=0.3,
+    )
+    await app.run()
+    assert stopped - told >= 0.29
+
+
 async def test_two_applications_of_a_host_have_different_ids() -> None:
     """kratos-wire.md §22 row 26."""
     first, second = App().id, App().id
