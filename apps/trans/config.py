@@ -16,15 +16,11 @@ from kit.transport.host import ListenAddress
 
 
 class Listener(BaseModel):
-    """Where calls come in, and how many seconds a method is given.
-
-    ``engine`` is what speaks HTTP/2, to coordinators as well.
-    """
+    """Where calls come in, and how many seconds a method is given."""
 
     network: Literal["tcp"] = "tcp"
     addr: str = "0.0.0.0:9000"
     timeout: Duration = 1.0
-    engine: EngineName = "grpcio"
 
     @field_validator("addr")
     @classmethod
@@ -33,10 +29,16 @@ class Listener(BaseModel):
         return addr
 
 
+class GrpcListener(Listener):
+    """``engine`` is what speaks HTTP/2, to coordinators as well."""
+
+    engine: EngineName = "grpcio"
+
+
 class Servers(BaseModel):
     """``http`` is read because the template has it; this service serves gRPC only."""
 
-    grpc: Listener = Field(default_factory=Listener)
+    grpc: GrpcListener = Field(default_factory=GrpcListener)
     http: Listener | None = None
 
 

@@ -53,6 +53,7 @@ async def started(run: Processes, program: str, config: str | None) -> Process:
         ("coordinator", "\nGrpcPort: many\n", r"config\.yaml:2\b.*GrpcPort.*many"),
         ("coordinator", "RetryInterval: -1\n", r"config\.yaml.*RetryInterval"),
         ("trans", "server:\n  grcp: {}\n", r"config\.yaml:2\b.*grcp.*grpc"),
+        ("trans", "server:\n  http: {engine: lean}\n", r"config\.yaml:2\b.*server\.http\.engine"),
         ("coordinator", "GrpcPrt: 1\n", r"config\.yaml:1\b.*GrpcPrt.*GrpcPort"),
     ],
     ids=lambda value: None if value is None else repr(value)[:24],
