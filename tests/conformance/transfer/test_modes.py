@@ -19,18 +19,11 @@ import asyncpg
 import pytest
 
 from kit.testing.mariadb import mariadb_server
+from kit.testing.ports import free_port
 from kit.testing.postgres import postgres_server
 from kit.transport.grpc.engines import EngineName
 from tests.engines import chosen, speaking
-from tests.processes import (
-    COORDINATOR,
-    TRANS,
-    Process,
-    Processes,
-    client_command,
-    free_port,
-    processes,
-)
+from tests.processes import COORDINATOR, TRANS, Process, Processes, client_command, processes
 
 OPENING = 10_000
 USERS = (1, 2, 3)

@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import (
-    COORDINATOR,
-    TRANS,
-    Process,
-    Processes,
-    coordinator_config,
-    free_port,
-    trans_config,
-)
+from kit.testing.ports import free_port
+from tests.processes import COORDINATOR, TRANS, Process, Processes, coordinator_config, trans_config
 
 
 def write(path: Path, text: str) -> None:
