@@ -25,7 +25,7 @@ CHUNK = 256 << 10
 GREEDY = 8
 SLOW = 400
 BRANCHES = 10_000
-CALM_WITHIN_S = 2.0
+CALM_WITHIN_S = 5.0
 
 
 def peak_mb(process: Process) -> float:

@@ -197,7 +197,7 @@ async def test_a_workflow_goes_on_at_one_coordinator_while_another_calls_it_back
         began = time.monotonic()
         flow = Client(second.client.api, business)
         assert await flow.run("flow", "workflow")
-        assert time.monotonic() - began < 2.0, "it waited for the other's round"
+        assert time.monotonic() - began < 10, "it waited for the other's round"
         told = place.history.told["flow"]
         assert (told.acknowledged, told.refused) == (True, "")
         for life in (first, second):

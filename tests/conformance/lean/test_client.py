@@ -46,6 +46,12 @@ async def hello(peer: Peer, **values: int) -> None:
     peer.writer.write(settings({MAX_CONCURRENT_STREAMS: values.get("streams", 100)}))
 
 
+async def turns(count: int) -> None:
+    """So many turns of the loop: what needs no more has not waited for time or network."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def test_a_lost_connection_is_made_again_by_itself() -> None:
     async with serving(echo) as (address, _), connected(address) as to:
         assert (await to.unary(METHOD, b"1", (), None)).message == b"1"
@@ -55,11 +61,12 @@ async def test_a_lost_connection_is_made_again_by_itself() -> None:
         with pytest.raises(RpcFailed, match="Connection refused") as caught:
             await to.unary(METHOD, b"", (), None)
         assert caught.value.unsent
-        started = time.monotonic()
+        again = asyncio.ensure_future(to.unary(METHOD, b"", (), None))
+        await turns(10)
+        assert again.done(), "between attempts calls fail at once"
         with pytest.raises(RpcFailed) as caught:
-            await to.unary(METHOD, b"", (), None)
+            await again
         assert caught.value.unsent
-        assert time.monotonic() - started < 0.1, "between attempts calls fail at once"
         async with serving(echo, port=port):
             async with asyncio.timeout(5):
                 while not to.ready():
@@ -215,7 +222,7 @@ async def test_nobody_who_speaks_http2_at_the_address_is_unavailable_in_time() -
         with pytest.raises(RpcFailed, match=r"no answer within 1\.0 s") as caught:
             await to.unary(METHOD, b"", (), time.monotonic() + 5)
         assert caught.value.unsent
-        assert time.monotonic() - started < CONNECT_TIMEOUT_S + 0.5
+        assert time.monotonic() - started < CONNECT_TIMEOUT_S + 2
         await asyncio.sleep(0.3)
         with pytest.raises(RpcFailed) as caught:
             await to.unary(METHOD, b"", (), time.monotonic() + 0.1)

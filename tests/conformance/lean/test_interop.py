@@ -244,7 +244,7 @@ async def test_a_deadline_ends_the_call_on_both_sides(
         with pytest.raises(RpcFailed) as caught:
             await to.unary("/s.S/M", b"", (), time.monotonic() + 0.2)
         assert caught.value.status is GrpcCode.DEADLINE_EXCEEDED
-        assert 0.19 < loop.time() - started < 1.0
+        assert 0.19 < loop.time() - started < 5
         await asyncio.wait_for(cancelled.wait(), 5)
         assert left[0] is not None
         with pytest.raises(RpcFailed) as caught:

@@ -125,7 +125,7 @@ async def test_a_target_gets_its_share_and_others_wait_for_nothing() -> None:
     assert max(target.calls for target in hung) <= 5
     assert lanes.in_flight < 100
     healthy = Target()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         for _ in range(50):
             assert await lanes.call("healthy", healthy, TX, BRANCH, 1.0) == OK
     for target in hung:

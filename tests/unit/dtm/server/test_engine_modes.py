@@ -99,7 +99,7 @@ async def test_a_workflow_reports_to_another_coordinator_than_the_one_that_calle
     """Its callback waits for it, so neither progress nor the end may wait for the callback."""
     one, two = engine("one"), engine("two")
     await called_back(one, store, branches)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         registered = await two.handle(Registered(2_000, progress()))
         again = await two.handle(Registered(2_000, progress()))
         ended = await two.handle(
@@ -167,7 +167,7 @@ async def test_a_repeated_submit_at_another_coordinator_is_accepted(
     """Whoever holds the lease runs the round that was asked for."""
     one, two = engine("one"), engine("two")
     request = Request("g", TransType.MSG, branches=(Branch("01", Op.ACTION, "h:1/s/M"),))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         assert (await one.handle(Submitted(1_000, request))).outcome is Outcome.SUCCESS
         assert (await two.handle(Submitted(1_000, request))).outcome is Outcome.SUCCESS
     branches.gate.set()
