@@ -57,6 +57,8 @@ class Record:
 
     got: list[Any] = field(default_factory=list)
     saw: list[Any] = field(default_factory=list)
+    waits: bool = False
+    """Whether the handler waits to be cancelled; in a write before that nobody would see it."""
 
 
 def pairs(dice: random.Random) -> RawMetadata:
@@ -109,6 +111,7 @@ async def handle(plan: Plan, call: ServerCall, record: Record) -> None:
 
 
 async def wait_for_ever(record: Record) -> None:
+    record.waits = True
     try:
         await asyncio.Event().wait()
     finally:
@@ -133,7 +136,7 @@ async def made(to: Connection, plan: Plan, record: Record) -> None:
                 to.unary("/s.S/Unary", plan.request, plan.metadata, deadline)
             )
             if plan.end == "cancelled":
-                while not record.saw:
+                while not record.waits:
                     await asyncio.sleep(0.005)
                 calling.cancel()
             reply = await calling
@@ -148,7 +151,7 @@ async def made(to: Connection, plan: Plan, record: Record) -> None:
             assert message is not None
             got.append(("message", digest(message)))
         if plan.end == "cancelled":
-            while not record.saw:
+            while not record.waits:
                 await asyncio.sleep(0.005)
             stream.cancel()
         assert await stream.read() is None
