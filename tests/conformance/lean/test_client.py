@@ -384,10 +384,11 @@ async def test_a_turn_that_its_owner_cannot_take_goes_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cancelled, or of a method that cannot be sent: those behind must not wait for ever."""
-    leave = asyncio.Event()
+    arrived, leave = asyncio.Event(), asyncio.Event()
 
     async def wait(request: bytes, _call: ServerCall) -> bytes:
         if request == b"first":
+            arrived.set()
             await leave.wait()
         return request
 
@@ -396,9 +397,7 @@ async def test_a_turn_that_its_owner_cannot_take_goes_to_the_next(
         connected(address) as to,
     ):
         first = asyncio.create_task(to.unary(METHOD, b"first", (), None))
-        async with asyncio.timeout(5):
-            while not to.ready():
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(arrived.wait(), 5)
         waiting = [
             asyncio.create_task(to.unary(method, b"%d" % number, (), None))
             for number, method in enumerate((METHOD, "/s.S/\u20ac", METHOD))
