@@ -275,6 +275,7 @@ async def test_rows_that_another_session_has_locked_hold_nobody_else_up(
     server: MariadbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "ABANDONED_AFTER", 4)
+    monkeypatch.setattr(link, "TRUSTED_FOR", 2)  # the store's own session is closed after 4 s, too
     async with opened(server) as store:
         for gid in ("locked", "free"):
             await store.create(transaction(gid, next_cron_time=1))

@@ -24,7 +24,8 @@ ATTEMPTS = 8
 """How often a transaction that lost a deadlock is tried."""
 
 TRUSTED_FOR = 5.0
-"""Seconds that a connection may have rested without being asked whether it still lives."""
+"""Seconds that a connection may have rested without being asked whether it still lives; fewer than
+:data:`ABANDONED_AFTER`, so that no write meets the moment in which the server closes it."""
 
 ABANDONED_AFTER = 10
 """Seconds after which the server closes a silent session: what a frozen coordinator has locked is
