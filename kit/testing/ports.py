@@ -24,7 +24,7 @@ def free_port(within: range = PORTS, *, and_above: int = 0) -> int:
     200 more.
 
     Args:
-        within: where to look; below 30,000.
+        within: where to look; what is given has to lie below 35,536, as its mark is a port, too.
         and_above: the port that much higher has to be free as well, and is given too.
 
     Raises:
