@@ -17,9 +17,10 @@ from pathlib import Path
 from kit.cli.run_process import Board, Process
 from kit.etcd import EtcdClient, EtcdError
 from kit.etcd.program import INSTALL_HINT, find_etcd
+from kit.ports import free_port
 from kit.transport.grpc.engines import EngineName
 
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 COORDINATOR_NAME = "dtmservice"
 _POLL_S = 0.02
 
@@ -110,7 +111,7 @@ class Stack:
         """Start a process and wait until ``ready``; from then on all parts have to stay alive.
 
         Raises:
-            StackError: one of them ended, or it was not ready within 20 s.
+            StackError: one of them ended, or it was not ready within 60 s.
         """
         process = await self.start(name, *command, cwd=cwd)
         self.parts.append(process)
@@ -245,20 +246,20 @@ async def listens(port: int) -> bool:
 
 
 def pick_port(usual: int) -> int:
-    """``usual`` when nobody listens there, else a free one.
+    """``usual`` when nobody listens there, else one that no other program gets meanwhile.
 
     Raises:
         StackError: there is none.
     """
-    for port in (usual, 0):
-        with socket.socket() as probe:
+    if usual:
+        with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise StackError("no free port on 127.0.0.1")
+            probe.bind(("127.0.0.1", usual))
+            return usual
+    try:
+        return free_port()
+    except RuntimeError as error:
+        raise StackError(str(error)) from None
 
 
 def quoted(path: Path) -> str:

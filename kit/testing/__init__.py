@@ -1,6 +1,7 @@
 """What a user of the kit tests with: time by hand, real servers, checks for own implementations."""
 
 from kit.etcd.program import find_etcd
+from kit.ports import free_port
 from kit.testing.barrier import check_barrier
 from kit.testing.clock import ManualClock
 from kit.testing.consul import ConsulServer, consul_server, find_consul
@@ -23,4 +24,5 @@ __all__ = [
     "etcd_server",
     "find_consul",
     "find_etcd",
+    "free_port",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.consul import ConsulClient, ConsulError, ConsulOptions
-from kit.testing.ports import free_port
+from kit.ports import free_port
 
 INSTALL_HINT = "put it on PATH, name it in CONSUL_BIN, or run make consul where go is"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from kit.etcd.program import INSTALL_HINT, find_etcd
+from kit.ports import free_port
 from kit.testing.absent import absent
-from kit.testing.ports import free_port
 
-_READY_WITHIN = 20.0
+_READY_WITHIN = 60.0
 _STOPS_WITHIN = 10.0
 
 
@@ -79,7 +79,7 @@ class EtcdServer:
         """Start, on the data and port of the last time; return when it is healthy.
 
         Raises:
-            RuntimeError: it ended, or was not healthy within 20 s; with the end of its log.
+            RuntimeError: it ended, or was not healthy within 60 s; with the end of its log.
         """
         assert self._process is None, "etcd runs already"
         with self._log_path.open("ab") as log:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
+from kit.ports import free_port
 from kit.testing.absent import absent
-from kit.testing.ports import free_port
 
 INSTALL_HINT = (
     "apt-get install mariadb-server-core mariadb-client-core, or point MYSQL_DSN to a server"
@@ -36,7 +36,7 @@ _SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/libe
 _HELPERS = ("mariadb-install-db", "my_print_defaults")
 _PACKAGES = ("mariadb-server-core", "mariadb-client-core")  # the second has my_print_defaults
 _INSTALL_TRIES = 3
-_READY_WITHIN = 20.0
+_READY_WITHIN = 60.0
 _STOPS_WITHIN = 20.0
 _INSTALLED_WITHIN = 300.0
 
@@ -156,7 +156,7 @@ class MariadbServer:
             *settings: options for this run, behind those of :meth:`install`.
 
         Raises:
-            RuntimeError: it ended, or did not answer within 20 s; with the end of its log.
+            RuntimeError: it ended, or did not answer within 60 s; with the end of its log.
         """
         assert self._process is None, "MariaDB runs already"
         with self._log_path.open("ab") as log:

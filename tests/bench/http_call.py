@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kit.middleware.recovery import recovery
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from kit.transport.http import HttpServer
 from tests.unit.transport.http.shop import SERVICE, Shop
 from tests.unit.transport.http.shop_pb2 import Item

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 
+from kit.ports import free_port
 from kit.testing import Coordinator
-from kit.testing.ports import free_port
 from kit.testing.postgres import postgres_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "transactions.md"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.ports import free_port
 from kit.testing.absent import absent
-from kit.testing.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(?P<kind>sh|python|text)\n(?P<text>.*?)^```", re.M | re.S)

@@ -16,7 +16,7 @@ import aiohttp
 import grpc.aio
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from kit.transport.grpc.engines import EngineName
 from tests.conformance.dtm.business import grpc_branches
 from tests.conformance.dtm.clients import GrpcApi, unique

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.branches import Branches, serving, submission, submit
 from tests.processes import processes
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.conformance.dtm.business import FAILURE, SUCCESS, Answer
 from tests.conformance.dtm.clients import GrpcApi, Reply, Tx
 from tests.conformance.dtm.coordinators import Coordinators

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kit.dtm.client import DtmClient
+from kit.ports import free_port
 from kit.testing import Coordinator
-from kit.testing.ports import free_port
 
 ALL = ["out", "between", "in", "commit in", "commit out"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kit.consul import ConsulClient
+from kit.ports import free_port
 from kit.testing.consul import ConsulServer
-from kit.testing.ports import free_port
 from tests.engines import chosen
 from tests.processes import COORDINATOR, TRANS, coordinator_config, processes
 

@@ -21,8 +21,8 @@ import grpc.aio
 import pytest
 import yaml
 
+from kit.ports import free_port
 from kit.testing.mariadb import mariadb_server
-from kit.testing.ports import free_port
 from kit.testing.postgres import postgres_server
 from kit.testing.redis import RedisServer, redis_server
 from kit.transport.grpc.engines import EngineName

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.conformance.dtm.business import ERROR, ONGOING, SUCCESS, Answer
 from tests.conformance.dtm.clients import ERROR as BROKEN
 from tests.conformance.dtm.clients import Api, Tx, unique

@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from kit.consul import ConsulClient
 from kit.etcd import EtcdClient
+from kit.ports import free_port
 from kit.testing.consul import ConsulServer, consul_server
 from kit.testing.etcd import EtcdServer, etcd_server
-from kit.testing.ports import free_port
 from tests.conformance.dtm.business import Business, grpc_branches
 from tests.conformance.dtm.clients import Tx, unique
 from tests.conformance.dtm.coordinators import Coordinator, Coordinators, accepted, ours

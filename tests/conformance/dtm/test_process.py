@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.conformance.dtm.clients import unique
 from tests.conformance.dtm.coordinators import Coordinators, accepted, msg, ours, seconds_of
 from tests.processes import COORDINATOR

@@ -10,8 +10,8 @@ import pytest
 import trustme
 
 from api.trans.v1 import trans_pb2, trans_pb2_grpc
+from kit.ports import free_port
 from kit.testing.grpc import running
-from kit.testing.ports import free_port
 from kit.transport.grpc import ClientTls, GrpcClient, GrpcServer, Limits, ServerTls
 
 CHECK = "/grpc.health.v1.Health/Check"

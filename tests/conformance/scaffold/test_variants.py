@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from kit.cli import main
 from kit.cli.new.layout import DATABASES, MODES
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from kit.transport.http import HttpClient
 from tests.engines import engine_at, hearing
 from tests.processes import processes

@@ -16,8 +16,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import proto_reflection_descriptor_database as reflection
 
+from kit.ports import free_port
 from kit.testing.etcd import etcd_server
-from kit.testing.ports import free_port
 from tests.conformance.scaffold.conftest import LONGEST_S, Shell
 from tests.processes import Process, Processes, processes
 

@@ -21,8 +21,8 @@ from kit import App
 from kit.app import AdminServer
 from kit.config import Config, EnvSource, FileSource
 from kit.dtm.server.config import Settings as CoordinatorSettings
+from kit.ports import free_port
 from kit.testing.absent import absent
-from kit.testing.ports import free_port
 from tests.processes import COORDINATOR, TRANS, Processes, processes, trans_config
 
 ROOT = Path(__file__).parents[3]

@@ -13,9 +13,9 @@ import pytest
 
 from kit.cli.dev import ENGINES
 from kit.etcd.program import INSTALL_HINT, find_etcd
+from kit.ports import free_port
 from kit.testing.absent import absent
 from kit.testing.etcd import EtcdServer
-from kit.testing.ports import free_port
 from kit.transport.grpc.engines import EngineName
 from tests.conformance.tools.conftest import Tools
 from tests.engines import engine_at

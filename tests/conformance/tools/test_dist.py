@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kit.cli.doctor_python import check_python
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.conformance.tools.pythons import another_python
 from tests.processes import Processes, processes, trans_config
 

@@ -31,11 +31,11 @@ from kit.cli.doctor_servers import (
     check_target,
 )
 from kit.etcd import EtcdClient, EtcdOptions
+from kit.ports import free_port
 from kit.registry import ServiceInstance
 from kit.registry.etcd import EtcdRegistry
 from kit.testing import Coordinator
 from kit.testing.etcd import EtcdServer, etcd_server
-from kit.testing.ports import free_port
 from tests.conformance.tools.conftest import Tools
 from tests.conformance.tools.services import single
 

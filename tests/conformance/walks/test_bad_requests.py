@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from kit.dtm.pb.dtm_pb2 import DtmRequest
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.branches import Branches, serving, submission, submit
 from tests.engines import ENGINES, speaking
 from tests.processes import processes

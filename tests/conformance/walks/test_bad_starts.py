@@ -11,8 +11,8 @@ import pytest
 
 from api.trans.v1 import trans_pb2, trans_pb2_grpc
 from kit.etcd import EtcdClient, EtcdError
+from kit.ports import free_port
 from kit.testing.etcd import EtcdServer
-from kit.testing.ports import free_port
 from tests.processes import COORDINATOR, TRANS, Process, Processes, coordinator_config, trans_config
 
 PROGRAMS = {"trans": (TRANS, "-conf"), "coordinator": (COORDINATOR, "-c")}

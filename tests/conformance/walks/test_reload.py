@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 from tests.processes import COORDINATOR, TRANS, Process, Processes, coordinator_config, trans_config
 
 

@@ -10,8 +10,8 @@ import grpc.aio
 import pytest
 
 from kit.etcd import EtcdClient
+from kit.ports import free_port
 from kit.testing.etcd import EtcdServer
-from kit.testing.ports import free_port
 from tests.branches import BranchCall, serving, submission, submit
 from tests.processes import TRANS, Process, Processes, trans_config
 

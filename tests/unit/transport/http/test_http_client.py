@@ -9,9 +9,9 @@ from google.api.httpbody_pb2 import HttpBody
 
 from kit.errors import BadRequest, Error, GatewayTimeout, NotFound, ServiceUnavailable
 from kit.middleware import metadata
+from kit.ports import free_port
 from kit.registry import ServiceInstance
 from kit.registry.memory import MemoryRegistry
-from kit.testing.ports import free_port
 from kit.transport import CallInfo, Kind, call_info
 from kit.transport.http import HttpClient
 from kit.transport.http.client_streams import Socket, error_in, events

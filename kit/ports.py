@@ -1,4 +1,4 @@
-"""Ports for servers of tests, each given to one process of the machine at a time."""
+"""Ports for servers that are started next, each given to one process of the machine at a time."""
 
 import os
 import random
@@ -6,8 +6,8 @@ import socket
 from collections import deque
 
 PORTS = range(20_000, 30_000)
-"""Below the ports that outgoing connections get: one of those could be taken while a server of a
-test is down."""
+"""Below the ports that outgoing connections and port 0 get: one of those could be taken before its
+server starts, or while it is down."""
 _MARK_ABOVE = 30_000
 _TRIED = 100
 _KEPT = 200

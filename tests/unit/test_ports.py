@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from kit.testing.ports import free_port
+from kit.ports import free_port
 
 _TAKE = """
-from kit.testing.ports import free_port
+from kit.ports import free_port
 print(*(free_port(range(10_000, 10_150)) for _ in range(20)), flush=True)
 input()
 """
