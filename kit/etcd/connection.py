@@ -18,6 +18,7 @@ Facts about gRPC that this module stands on, each measured:
 - The default pause between connection attempts grows to two minutes.
 - ``http_proxy`` of the environment is used even for loopback unless told otherwise.
 - Closing a channel cancels the calls on it: their tasks see a CancelledError nobody sent them.
+- A stream that fails while it begins may swallow the cancellation of who waits for it.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from kit.cancellation import cancellation_kept
 from kit.clock import Clock, SystemClock
 from kit.etcd.errors import EtcdAuthOff, EtcdTokenInvalid, EtcdUnavailable, from_rpc
 from kit.etcd.options import EtcdOptions, EtcdTls
@@ -147,13 +149,16 @@ class Connection:
             open_stream = channel.stream_stream(
                 method.path, type(request).SerializeToString, method.reply.FromString
             )
-            call = open_stream(iter((request,)), timeout=seconds, metadata=metadata)
+            call = open_stream(timeout=seconds, metadata=metadata)
             try:
-                async for reply in call:
-                    return reply
+                # An iterator of requests would be another task, left behind where the call fails.
+                await call.write(request)
+                reply = await call.read()
             finally:
                 call.cancel()
-            raise EtcdUnavailable(self._endpoint, "the stream ended without an answer")
+            if not isinstance(reply, method.reply):  # grpc.aio.EOF
+                raise EtcdUnavailable(self._endpoint, "the stream ended without an answer")
+            return reply
 
         return await self._call(invoke, method)
 
@@ -183,7 +188,8 @@ class Connection:
     def translating(self, endpoint: str, seconds: float | None = None) -> Iterator[None]:
         """Translate what goes wrong in the block into an :class:`EtcdError` of ``endpoint``."""
         try:
-            yield
+            with cancellation_kept():
+                yield
         except grpc.aio.AioRpcError as rpc_error:
             error = from_rpc(endpoint, rpc_error, seconds or self._options.timeout)
             if isinstance(error, EtcdUnavailable):

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from kit.cancellation import cancellation_kept
 from kit.errors.codes import GrpcCode
 from kit.transport.grpc.engine import (
     Keepalive,
@@ -388,7 +389,8 @@ class GrpcioStream:
     async def write(self, message: bytes) -> None:
         """Send one message."""
         try:
-            await self._call.write(message)
+            with cancellation_kept():
+                await self._call.write(message)
         except grpc.aio.AioRpcError as exc:
             if (
                 exc.details() == _NOT_TAKEN
@@ -400,12 +402,14 @@ class GrpcioStream:
 
     async def done_writing(self) -> None:
         """Half-close."""
-        await self._call.done_writing()
+        with cancellation_kept():
+            await self._call.done_writing()
 
     async def read(self) -> bytes | None:
         """The next message."""
         try:
-            message: Any = await self._call.read()
+            with cancellation_kept():
+                message: Any = await self._call.read()
         except grpc.aio.AioRpcError as exc:
             raise self._failure(exc) from exc
         return None if message is grpc.aio.EOF else bytes(message)
