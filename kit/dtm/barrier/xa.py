@@ -43,6 +43,9 @@ _LONGEST = {Family.POSTGRES: 199, Family.MYSQL: 64, Family.MARIADB: 64}
 """Bytes that an xid may have."""
 
 _GONE = ("XAER_NOTA", "does not exist")
+_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""A server hears some milliseconds late that the connection of phase 1 is closed; a coordinator
+that is told ONGOING asks again in ten seconds."""
 
 _LOCK_WAIT_S = 2
 """Seconds that a rollback waits for a phase 1 on its way, before the coordinator asks again."""
@@ -290,14 +293,20 @@ def _finish(barrier: BranchBarrier, link: SqlLink) -> Flow[None]:
     xid = _xid(barrier, link.sql.family)
     word = barrier.op.upper()
     text = f"XA {word} '{xid}'" if link.sql.family in _MYSQL else f"{word} PREPARED '{xid}'"
-    try:
-        yield from link.alone((text, ()))
-    except Exception as exc:
-        if not any(mark in str(exc) for mark in _GONE):
-            raise
-        # MySQL's family says so as well while the connection of phase 1 is open.
-        if xid in dict((yield from _listed(link))):
-            raise Ongoing("the connection of phase 1 is still open") from exc
+    for pause in (*_PAUSES_S, None):
+        try:
+            yield from link.alone((text, ()))
+            break
+        except Exception as exc:
+            if not any(mark in str(exc) for mark in _GONE):
+                raise
+            # MySQL's family says so as well until it has let go of the connection of phase 1.
+            if xid not in dict((yield from _listed(link))):
+                break
+            if pause is None:
+                raise Ongoing("the connection of phase 1 is still open") from exc
+        if link.sql.family in _MYSQL:
+            yield from link.alone((f"DO SLEEP({pause})", ()))
     if barrier.op == Op.ROLLBACK:
         yield from _keep_out(barrier, link)
 
