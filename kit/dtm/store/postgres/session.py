@@ -251,12 +251,19 @@ class Sessions:
             raise self._address.unavailable(exc) from exc
         finally:
             self._waiting -= 1
-        session = self._idle.pop()
+        session = self._take()
         try:
             yield session, deadline
         finally:
             self._idle.append(session)
             self._turns.release()
+
+    def _take(self) -> Session:
+        """One that is connected if there is one: the server may not allow another connection."""
+        rested = reversed(self._idle)
+        session = next((each for each in rested if each.connected), self._idle[-1])
+        self._idle.remove(session)
+        return session
 
     async def aclose(self) -> None:
         """Close them all."""
