@@ -188,6 +188,11 @@ class Engine:
         return len(self._live)
 
     @property
+    def busy(self) -> bool:
+        """Whether a transaction is in memory or on its way there."""
+        return bool(self._live or self._tasks)
+
+    @property
     def room(self) -> int:
         """Claimed transactions that may still be woken.
 
