@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +12,9 @@ from kit.cancellation import cancellation_kept
 from kit.etcd import EtcdClient, EtcdError, EtcdOptions
 from kit.ports import free_port
 from kit.transport.grpc.engine import Keepalive, Limits, RpcFailed
+from kit.transport.grpc.engines import EngineName, client_engine
 from kit.transport.grpc.grpcio import GrpcioConnection
+from tests.engines import ENGINES
 
 
 @pytest.mark.parametrize("outcome", ["an error", "a value"])
@@ -113,3 +116,23 @@ async def test_no_cancellation_of_a_stream_that_fails_is_lost() -> None:
 
     await nothing_is_lost(read)
     await connection.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_whoever_writes_hears_of_a_cancellation_before_the_call_has_begun(
+    engine: EngineName,
+) -> None:
+    """grpc.aio let it wait for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        connection = client_engine(engine)(
+            address, authority=None, tls=None, limits=Limits(), keepalive=Keepalive()
+        )
+        stream = connection.stream("/a.B/C", (), None)
+        writing = asyncio.create_task(stream.write(b""))
+        await asyncio.sleep(0.05)
+        stream.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.wait([writing])
+        assert writing.cancelled()
+        await connection.close()

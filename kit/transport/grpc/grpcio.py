@@ -17,6 +17,7 @@ What had to be turned off or on, each found by trying:
 - The core prints to stderr whenever a connection ends hard: see ``_quiet.py``.
 """
 
+import asyncio
 import errno
 import socket
 import time
@@ -385,11 +386,14 @@ class GrpcioStream:
         self._call = call
         self._failure = failure
         self._deadline = deadline
+        self._begun = False
 
     async def write(self, message: bytes) -> None:
         """Send one message."""
         try:
             with cancellation_kept():
+                if not self._begun:
+                    await self._begin()
                 await self._call.write(message)
         except grpc.aio.AioRpcError as exc:
             if (
@@ -399,6 +403,23 @@ class GrpcioStream:
             ):
                 raise RpcFailed(GrpcCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from exc
             raise self._failure(exc) from exc
+
+    async def _begin(self) -> None:
+        """Wait until messages may be sent.
+
+        ``grpc.aio`` lets a writer wait for ever when somebody else cancels a call before that.
+        """
+        over = asyncio.get_running_loop().create_future()
+        self._call.add_done_callback(lambda _: over.done() or over.set_result(None))
+        begins = asyncio.ensure_future(self._call.wait_for_connection())
+        try:
+            await asyncio.wait({begins, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not begins.done():
+                raise asyncio.CancelledError  # as a reader of the call is told
+        finally:
+            begins.cancel()
+        begins.result()
+        self._begun = True
 
     async def done_writing(self) -> None:
         """Half-close."""
