@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -137,16 +138,23 @@ class PostgresServer:
     def kill(self) -> None:
         """SIGKILL to all of its processes, and wait until they are gone."""
         if (process := self._process) is not None:
-            for pid in self._pids():
+            pids = self._pids()
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
+            _await_states(pids, "Z")  # one that lives on holds the shared memory
             self._process = None
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, new ones are made by the kernel, and nobody answers."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
+        _await_states([self.pid], "T")  # from here on it makes no more
+        children = self._pids()[1:]
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        _await_states(children, "TZ")
 
     def thaw(self) -> None:
         """SIGCONT: go on."""
@@ -235,6 +243,20 @@ class PostgresServer:
         except RuntimeError:
             return False
         return True
+
+
+def _await_states(pids: Iterable[int], states: str) -> None:
+    """Wait until each process is in one of ``states``, as the kernel calls them, or gone."""
+    end = time.monotonic() + _STOPS_WITHIN
+    for pid in pids:
+        while time.monotonic() < end:
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                break
+            if stat.rpartition(")")[2].split()[0] in states:
+                break
+            time.sleep(0.001)
 
 
 @asynccontextmanager

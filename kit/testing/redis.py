@@ -228,7 +228,7 @@ async def redis_cluster(size: int = 3) -> AsyncIterator[RedisCluster]:
     async with AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(
-                redis_server(cluster_enabled="yes", cluster_node_timeout="2000")
+                redis_server(cluster_enabled="yes", cluster_node_timeout="15000")
             )
             for _ in range(size)
         ]

@@ -28,6 +28,7 @@ from kit.dtm.store import (
     KvChanged,
     LostLease,
     Store,
+    StoreUnavailable,
 )
 from kit.dtm.wire import BranchStatus, Op, Protocol, Status, TransType
 from kit.testing.clock import ManualClock
@@ -409,11 +410,14 @@ async def gids_are_texts_and_no_two_are_confused(store: Store, clock: ManualCloc
 @_check
 async def one_of_a_thousand_simultaneous_creates_wins(store: Store, clock: ManualClock) -> None:
     async def create(n: int) -> int | None:
-        try:
-            await store.create(transaction("g", custom_data=str(n)))
-        except GidExists:
-            return None
-        return n
+        while True:
+            try:
+                await store.create(transaction("g", custom_data=str(n)))
+            except GidExists:
+                return None
+            except StoreUnavailable:  # busy with the others, and said so in time: asked again
+                continue
+            return n
 
     winners = [n for n in await asyncio.gather(*map(create, range(1_000))) if n is not None]
     assert len(winners) == 1
