@@ -37,7 +37,7 @@ def script(page: str) -> tuple[str, list[str]]:
     return "\n".join(parts), said
 
 
-@pytest.mark.timeout(LONGEST_S)
+@pytest.mark.timeout(2 * LONGEST_S)
 async def test_the_blocks_of_the_page_run(tmp_path: Path) -> None:
     """On free ports in place of the usual ones."""
     for program in ("bash", "curl", "make"):

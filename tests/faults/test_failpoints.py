@@ -30,7 +30,7 @@ SHARED = ("postgres", "mysql", "redis")
 ALONE = ("sqlite", *SHARED) if os.environ.get("EVERY") else ("sqlite",)
 """Stores on which each mode has a chain of its own."""
 
-DIES_WITHIN_S = 15.0
+DIES_WITHIN_S = 60.0
 LATEST_VISIT = {"saving": 9, "saved": 9, "calling": 4, "called": 4, "answering": 3}
 """What the load reaches surely in every mode."""
 

@@ -34,7 +34,7 @@ async def test_gids_that_look_alike_do_not_meet(
 ) -> None:
     """Every second saga fails; each has its own calls, rows and end, also when one is stopped."""
     print(f"repeat with: .venv/bin/pytest tests/faults/test_gids.py -k '{store} and {over}'")
-    tm = await deployed.start(store, Store=namespace(store))
+    tm = await deployed.start(store, RequestTimeout=30, Store=namespace(store))
     api, mark = tm.api(over), unique("")
     stems = STEMS if over == "grpc" else STEMS + BEYOND_ASCII
     gids = [gid for stem in stems for gid in (f"{mark}{stem}", f"{stem}{mark}")]

@@ -25,10 +25,10 @@ SHARED = ("postgres", "mysql", "redis")
 LEASE_S = 10.0
 """The coordinator's own; it is on the clock of the database, which nobody can move."""
 
-TAKEN_OVER_WITHIN_S = LEASE_S + 8.0
+TAKEN_OVER_WITHIN_S = LEASE_S + 30.0
 SUBMITS = 1_000
 CHANNELS = 4
-ENDS_WITHIN_S = 10.0
+ENDS_WITHIN_S = 60.0
 
 
 async def another(place: Stand, **settings: object) -> Life:
@@ -56,7 +56,7 @@ async def test_a_frozen_coordinator_writes_nothing_once_another_has_taken_over(
 
 async def freeze(deployed: Coordinators, store: str) -> None:
     """A is stopped while it waits for branches; B hears other answers from them than A will."""
-    async with stand(deployed, store, RequestTimeout=60) as place:
+    async with stand(deployed, store, RequestTimeout=120) as place:
         business, release = place.business, asyncio.Event()
         held = Answer(gate=release)
         first = await another(place)

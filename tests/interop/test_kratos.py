@@ -186,6 +186,7 @@ async def test_global_metadata_goes_on_and_local_metadata_stays(
         serving(server, next_address=last.grpc) as address,
         calling(caller, address) as client,
     ):
+        await client.call(via, "Relay")  # from here on all are connected
         answer = await client.call(via, "Relay", FULL, metadata=metadata)
     assert answer.error is None
     assert answer.reply.seen == FULL
@@ -216,7 +217,7 @@ async def test_a_call_ends_at_its_deadline(caller: Who, server: Who) -> None:
         calling(caller, address) as client,
     ):
         assert await client.health() == "SERVING"  # it is connected
-        answer = await client.call("grpc", "Hang", timeout=0.5)
+        answer = await client.call("grpc", "Hang", timeout=2.0)
         assert answer.error is not None
         assert answer.error[0] == 504
         if server != "go":
@@ -228,7 +229,7 @@ async def test_a_go_client_that_gives_up_stops_the_method(server: Who) -> None:
     service = PeerService()
     async with kit_peer(server, service=service) as address, calling("go", address) as client:
         assert await client.health() == "SERVING"  # it is connected
-        answer = await client.call("grpc", "Hang", cancel=0.5)
+        answer = await client.call("grpc", "Hang", cancel=2.0)
         assert answer.error is not None
         assert answer.error[0] == 499
         await asyncio.wait_for(service.cancelled.wait(), 10)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from kit.app import App, current_app
+from kit.ports import free_port
 from kit.registry import RegistryUnavailable, ServiceInstance
 from kit.transport.grpc import GrpcClient, GrpcServer, RpcError
 
@@ -177,12 +178,12 @@ async def test_a_taken_port_ends_the_start_before_anything_is_announced() -> Non
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        first = GrpcServer(address="127.0.0.1:0")
+        freed = free_port()
+        first = GrpcServer(address=f"127.0.0.1:{freed}")
         app = App(servers=[first, GrpcServer(address=f"127.0.0.1:{port}")], registrar=diary)
         with pytest.raises(OSError, match=str(port)):
             await app.run()
     assert diary.lines == []
-    freed = int((first.endpoint or "").rpartition(":")[2])
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", freed))

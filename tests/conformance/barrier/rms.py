@@ -98,7 +98,7 @@ async def first_phase(
 
 async def second_phase(rm: Rm, gid: str, op: str) -> None:
     """As a coordinator does: again while the answer is ONGOING or unknown."""
-    for _ in range(100):
+    for _ in range(1_000):
         try:
             async with rm.connect() as connection:
                 return await afinish(branch(gid, op), connection)

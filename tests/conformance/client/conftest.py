@@ -3,11 +3,12 @@
 Each test runs on both gRPC engines; coordinator, business and client are all on the same one.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.dtm.client import DtmClient
+from kit.dtm.client import DtmClient, TransactionState
 from kit.testing import Coordinator
 from kit.transport.grpc.engines import EngineName
 from tests.conformance.client.business import Business, running_business
@@ -50,3 +51,11 @@ async def client(
     business.scheme = "grpc" if request.param == "grpc" else "http"
     async with DtmClient(address(dtm, request.param), http=dtm.http_url) as client:
         yield client
+
+
+async def ended(dtm: Coordinator, client: DtmClient, gid: str) -> TransactionState:
+    """Let time pass until the transaction has ended: a busy machine may be late for a round."""
+    async with asyncio.timeout(60):
+        while not (await client.query(gid)).terminal:
+            await dtm.advance(30)
+    return await client.wait(gid)

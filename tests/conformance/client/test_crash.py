@@ -11,6 +11,7 @@ import pytest
 from kit.dtm.client import DtmClient
 from kit.ports import free_port
 from kit.testing import Coordinator
+from tests.conformance.client.conftest import ended
 
 ALL = ["out", "between", "in", "commit in", "commit out"]
 
@@ -29,7 +30,7 @@ async def process(*arguments: object) -> AsyncIterator[asyncio.subprocess.Proces
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await child.stdout.readline() == b"ready\n"
         yield child
     finally:
@@ -44,12 +45,13 @@ async def test_a_killed_workflow_goes_on_where_it_was(
     """What was recorded is not done again; what was under way when the process died is."""
     log, port = tmp_path / "log", free_port()
     async with process(dtm.grpc_address, port, log, dies_at, "crash-1") as child:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await child.wait() == -9
-    async with process(dtm.grpc_address, port, log, "nowhere"):
-        await dtm.advance(30)
-        async with DtmClient(dtm.grpc_address, http=dtm.http_url) as client:
-            state = await client.wait("crash-1")
+    async with (
+        process(dtm.grpc_address, port, log, "nowhere"),
+        DtmClient(dtm.grpc_address, http=dtm.http_url) as client,
+    ):
+        state = await ended(dtm, client, "crash-1")
     assert state.result == b"30"
     done = [line for line in log.read_text().splitlines() if line != "between"]
     expected = [line for line in ALL if line != "between"]

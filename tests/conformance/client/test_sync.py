@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sqlite3
 import threading
 from collections import Counter
@@ -166,6 +167,7 @@ async def test_a_forked_process_connects_anew(dtm: Coordinator) -> None:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:  # no assertion may leave here: there is a test runner in this copy
+            signal.alarm(60)  # a thread of the parent may have held a lock
             try:
                 os.write(writing, client.new_gid().encode())
             finally:

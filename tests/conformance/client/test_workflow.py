@@ -30,7 +30,7 @@ from kit.testing import Coordinator
 from kit.testing.grpc import running
 from kit.transport.grpc import GrpcClient, GrpcServer, RpcError
 from tests.conformance.client.business import Business
-from tests.conformance.client.conftest import address
+from tests.conformance.client.conftest import address, ended
 
 NO = Failure("no money")
 BROKEN = InternalServer("BROKEN", "something broke")
@@ -143,8 +143,7 @@ async def test_the_coordinator_resumes_a_workflow_and_each_step_is_done_once(
     with pytest.raises(LookupError):
         await workflows.execute("transfer", "wf-2", {"amount": 30})
     assert (await client.query("wf-2")).status == "prepared"
-    await dtm.advance(30)
-    state = await client.wait("wf-2")
+    state = await ended(dtm, client, "wf-2")
     assert state.result == b"13"
     assert done == {"run": 2, "first": 1, "last": 1, "commit": 1}
     assert business.names() == ["out"]
@@ -212,9 +211,8 @@ async def test_a_rollback_that_breaks_off_is_resumed(
 
     with pytest.raises(InternalServer, match="something broke"):
         await workflows.execute("saga", "wf-5")
-    await dtm.advance(30)
     with pytest.raises(Failure, match="no money"):
-        await client.wait("wf-5")
+        await ended(dtm, client, "wf-5")
     assert done == {"one": 1, "two": 1, "three": 1, "undo 2": 1, "undo 1": 2}
 
 
@@ -298,8 +296,7 @@ async def test_calls_of_generated_stubs_are_recorded(
 
         with pytest.raises(LookupError):
             await workflows.execute("stubs", "wf-9")
-        await dtm.advance(30)
-        await client.wait("wf-9")
+        await ended(dtm, client, "wf-9")
         assert trans.calls == {"in": 1, "out": 1}
         with pytest.raises(Failure, match="no such user"):
             await workflows.execute("stubs", "wf-10", b"13")

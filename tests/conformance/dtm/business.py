@@ -18,8 +18,8 @@ import grpc.aio
 from aiohttp import web
 from grpc.aio import ServicerContext
 
-HEARD_WITHIN = 10.0
-_HELD_AT_MOST = 30.0
+HEARD_WITHIN = 60.0
+_HELD_AT_MOST = 120.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from kit.dtm.pb import dtm_pb2
 from tests.conformance.dtm.business import Business
 
-ANSWERED_WITHIN = 20.0
+ANSWERED_WITHIN = 90.0
 
 SUCCESS, FAILURE, ONGOING = "SUCCESS", "FAILURE", "ONGOING"
 INVALID = "INVALID"

@@ -50,7 +50,7 @@ engines. ``GRPC_ENGINE=lean`` in the environment takes it for all.
 """
 FOREIGN = "DTM_HTTP" in os.environ
 
-SETTLES_WITHIN = 10.0
+SETTLES_WITHIN = 60.0
 _QUICKLY = 0.4
 _POLL = 0.01
 

@@ -256,7 +256,7 @@ async def test_row_41_request_timeout_is_how_long_a_branch_may_take(tm: Coordina
         *(
             outcome(api, limit, delay)
             for api in (tm.http, tm.grpc)
-            for limit, delay in ((1, 1.5), (6, 3.3), (0, 3.6))
+            for limit, delay in ((1, 5), (15, 3.5), (0, 8))
         )
     )
     assert outcomes == ["submitted", "succeed", "submitted"] * 2

@@ -48,7 +48,7 @@ async def test_row_46_what_a_killed_coordinator_left_is_taken_up_by_the_next(
     business.script(calling, "in", Answer(gate=gate), SUCCESS)
     business.script(rolling, "in", Answer(409, ERROR.code, "no"))
     business.script(rolling, "inBack", ERROR, SUCCESS)
-    accepted(await api.prepare(msg(api, prepared, query="query")))
+    accepted(await api.prepare(msg(api, prepared, query="query", timeout_to_fail=3_600)))
     accepted(await api.submit(msg(api, retried)))
     accepted(await api.submit(msg(api, calling, request_timeout=30)))
     accepted(await api.submit(saga(api, rolling)))
@@ -69,7 +69,7 @@ async def test_row_46_what_a_killed_coordinator_left_is_taken_up_by_the_next(
     assert business.story(retried) == ["01 action", "02 action", "02 action"]
     assert business.story(rolling)[-2:] == ["02 compensate", "01 compensate"]
     assert await second.status(prepared) == "prepared"
-    await second.skip(30)
+    await second.skip(3_600)
     await second.until(prepared, "succeed")
     assert business.story(prepared) == ["00 msg", "01 action", "02 action"]
     await stop(second)

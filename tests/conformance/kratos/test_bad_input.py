@@ -338,10 +338,13 @@ async def test_a_handler_that_ignores_its_cancellation_holds_nobody_up(transport
             GrpcClient(running.grpc_address) as client,
             HttpClient(running.http_address) as http,
         ):
+            connects = pb.GetRequest(id="7")
+            await client.unary(GET, connects.SerializeToString(), timeout=30)
+            await http.invoke(METHODS["Get"], connects, timeout=30)
             call: Any = (
-                client.unary(GET, request.SerializeToString(), timeout=0.1)
+                client.unary(GET, request.SerializeToString(), timeout=0.25)
                 if transport == "grpc"
-                else http.invoke(METHODS["Get"], request, timeout=0.1)
+                else http.invoke(METHODS["Get"], request, timeout=0.25)
             )
             with pytest.raises(Error) as caught:
                 await call

@@ -101,9 +101,9 @@ async def test_row_5_the_servers_limit_is_seen_and_a_late_success_is_sent(serve:
         await asyncio.sleep(0.05)
         return trans_pb2.Response()
 
-    channel = await serve(late, GrpcServer(address="127.0.0.1:0", timeout=0.2))
+    channel = await serve(late, GrpcServer(address="127.0.0.1:0", timeout=1.0))
     assert await channel.unary_unary(IN)(b"", timeout=30) == b""
-    assert 0 < left[0] <= 0.2
+    assert 0 < left[0] <= 1.0
 
 
 async def test_row_6_reply_headers_are_initial_metadata_also_of_a_failure(serve: Any) -> None:

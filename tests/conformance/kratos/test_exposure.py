@@ -1,6 +1,7 @@
 """What a service opens to others: a fresh one with everything on, looked at from outside."""
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
@@ -9,11 +10,11 @@ from tests.bench.kit_figures import SERVICE
 
 def listening(pid: int) -> dict[int, set[str]]:
     """The ports on which a process listens, and their addresses as the kernel writes them."""
-    sockets = {
-        link.removeprefix("socket:[").removesuffix("]")
-        for entry in Path(f"/proc/{pid}/fd").iterdir()
-        if (link := str(entry.readlink())).startswith("socket:[")
-    }
+    sockets = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if (link := str(entry.readlink())).startswith("socket:["):
+                sockets.add(link.removeprefix("socket:[").removesuffix("]"))
     found: dict[int, set[str]] = {}
     for table in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:

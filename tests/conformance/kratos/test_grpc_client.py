@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from kit import errors
 from kit.errors.codes import GrpcCode
 from kit.metadata import Metadata
+from kit.ports import free_port
 from kit.registry import ServiceInstance
 from kit.transport import CallInfo, Handler, current_call
 from kit.transport.grpc import ClientTls, GrpcClient, RpcError
@@ -96,10 +97,11 @@ async def test_bytes_and_metadata_arrive_and_the_deadline_is_always_sent() -> No
     """`grpc-timeout` is present on unary calls, at most 2 s by default."""
     answering = Answering("!")
     async with plain_server(answering.answer) as address, GrpcClient(address) as client:
+        await client.unary("/s.S/M", b"connects", timeout=30)
         metadata: list[tuple[str, str | bytes]] = [("k", "1"), ("k", "2"), ("b-bin", b"\0")]
         assert await client.unary("/s.S/M", b"hi", metadata=metadata) == b"hi!"
         await client.unary("/s.S/M", b"", timeout=30)
-    first, second = answering.calls
+    _, first, second = answering.calls
     assert [pair for pair in first["metadata"] if pair[0] != "user-agent"] == metadata
     assert 1.5 < first["left"] <= 2.1
     assert 29 < second["left"] <= 30.1
@@ -318,7 +320,9 @@ async def server_process(name: str, port: str = "0") -> AsyncIterator[tuple[Any,
     )
     assert process.stdout is not None
     try:
-        yield process, (await process.stdout.readline()).decode().strip()
+        bound = (await process.stdout.readline()).decode().strip()
+        assert bound, f"{name} does not listen on port {port}"
+        yield process, bound
     finally:
         if process.returncode is None:
             process.kill()
@@ -328,7 +332,7 @@ async def server_process(name: str, port: str = "0") -> AsyncIterator[tuple[Any,
 async def test_a_killed_instance_is_left_out_at_once_and_comes_back_by_itself() -> None:
     """Two instances, one killed -9: only a call that met the breaking connection may fail."""
     async with AsyncExitStack() as stack:
-        killed, one = await stack.enter_async_context(server_process("one"))
+        killed, one = await stack.enter_async_context(server_process("one", str(free_port())))
         _, two = await stack.enter_async_context(server_process("two"))
         registry = Registry(at(f"127.0.0.1:{one}"), at(f"127.0.0.1:{two}"))
         client = await stack.enter_async_context(
@@ -346,7 +350,7 @@ async def test_a_killed_instance_is_left_out_at_once_and_comes_back_by_itself() 
         assert answers.count(b"two") >= 19
         assert set(answers) <= {b"two", GrpcCode.UNAVAILABLE}
         await stack.enter_async_context(server_process("one", one))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await client.unary("/s.S/M", b"") != b"one":
                 pass
 

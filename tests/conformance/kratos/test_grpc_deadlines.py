@@ -27,7 +27,7 @@ async def test_a_handler_sees_the_servers_own_deadline(serve: Any) -> None:
     await trans_pb2_grpc.TransStub(channel).TransIn(trans_pb2.AdjustInfo(), timeout=30)
     [(call, remaining)] = seen
     assert (call.limit, call.limit_side) == (1.0, "server")
-    assert 0.5 < remaining <= 1.0
+    assert 0.0 < remaining <= 1.0
     assert call.deadline is None, "work that a call leaves behind is not bound by it"
 
 
@@ -39,10 +39,11 @@ async def test_the_clients_deadline_counts_when_it_is_earlier(serve: Any) -> Non
         return trans_pb2.Response()
 
     channel = await serve(look)
-    await trans_pb2_grpc.TransStub(channel).TransIn(trans_pb2.AdjustInfo(), timeout=0.5)
+    await channel.channel_ready()
+    await trans_pb2_grpc.TransStub(channel).TransIn(trans_pb2.AdjustInfo(), timeout=0.9)
     [(call, remaining)] = seen
     assert call.limit_side == "client"
-    assert 0.0 < remaining <= 0.51
+    assert 0.0 < remaining <= 0.91
 
 
 async def test_a_late_success_is_sent(serve: Any) -> None:
@@ -144,6 +145,7 @@ async def test_calls_of_a_handler_are_bound_by_its_deadline(serve: Any, failure:
         async def forward(request: Any, _context: Any) -> Any:
             return await trans_pb2_grpc.TransStub(client.channel).TransIn(request)
 
+        await client.unary("/grpc.health.v1.Health/Check", b"")  # it is connected
         front = await serve(forward, GrpcServer(address="127.0.0.1:0", timeout=1.0))
         await trans_pb2_grpc.TransStub(front).TransIn(trans_pb2.AdjustInfo())
         assert 0.0 < remaining[0] <= 1.01

@@ -75,9 +75,9 @@ async def test_an_address_that_is_none_is_refused_with_an_example(address: str) 
 
 
 async def test_a_server_that_never_served_gives_its_port_back() -> None:
-    first = GrpcServer(address="127.0.0.1:0")
+    address = f"127.0.0.1:{free_port()}"
+    first = GrpcServer(address=address)
     await first.listen()
-    address = (first.endpoint or "").removeprefix("grpc://")
     await first.stop()
     async with running(GrpcServer(address=address)):
         pass
@@ -156,10 +156,10 @@ async def test_a_second_stop_may_be_less_patient(serve: Any, failure: Any) -> No
 
 
 async def test_cancelling_serve_cuts_the_server() -> None:
-    server = GrpcServer(address="127.0.0.1:0")
+    address = f"127.0.0.1:{free_port()}"
+    server = GrpcServer(address=address)
     await server.listen()
     serving = asyncio.create_task(server.serve())
-    address = (server.endpoint or "").removeprefix("grpc://")
     async with grpc.aio.insecure_channel(address) as channel:
         await channel.unary_unary(CHECK)(b"")
         serving.cancel()

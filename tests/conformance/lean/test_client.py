@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from kit.errors.codes import GrpcCode
+from kit.ports import free_port
 from kit.transport.grpc.engine import (
     ClientTls,
     Keepalive,
@@ -53,7 +54,7 @@ async def turns(count: int) -> None:
 
 
 async def test_a_lost_connection_is_made_again_by_itself() -> None:
-    async with serving(echo) as (address, _), connected(address) as to:
+    async with serving(echo, port=free_port()) as (address, _), connected(address) as to:
         assert (await to.unary(METHOD, b"1", (), None)).message == b"1"
         assert to.ready()
     port = int(address.rpartition(":")[2])
@@ -95,7 +96,7 @@ async def test_a_server_that_says_goodbye_ends_its_calls_and_gets_no_new_ones() 
         await leave.wait()
         return request
 
-    async with serving(wait) as (address, server), connected(address) as to:
+    async with serving(wait, port=free_port()) as (address, server), connected(address) as to:
         call = asyncio.create_task(to.unary(METHOD, b"last", (), None))
         await entered.wait()
         stopping = asyncio.create_task(server.stop(None))

@@ -133,7 +133,7 @@ async def test_a_flood_ends_the_connection_and_nobody_elses(flood: bytes) -> Non
         peer.writer.write(flood)
         try:
             assert (await peer.farewell())[0] is ErrorCode.ENHANCE_YOUR_CALM
-        except ConnectionResetError:
+        except ConnectionError:
             pass  # the rest of the flood was still under way, and overtook the farewell
         assert await peer.closed()
         assert (await to.unary(METHOD, b"others", (), None)).message == b"others"
@@ -359,8 +359,8 @@ async def test_a_handler_whose_write_was_cancelled_may_write_on_or_end() -> None
 
 
 async def test_an_answer_that_is_taken_slowly_is_not_given_up() -> None:
-    """Ten times as long as the limit, with a little progress in between."""
-    guard, keepalive = Guard(stall=0.3), Keepalive(interval=0.05, timeout=5.0)
+    """Several times as long as the limit, with a little progress in between."""
+    guard, keepalive = Guard(stall=1.0), Keepalive(interval=0.05, timeout=20.0)
     async with (
         serving(echo, guard=guard, keepalive=keepalive) as (address, _),
         dialled(address, PREFACE + settings({INITIAL_WINDOW_SIZE: 0})) as peer,
@@ -371,7 +371,7 @@ async def test_an_answer_that_is_taken_slowly_is_not_given_up() -> None:
             while len(got) < 100:
                 peer.writer.write(window_update(1, 5) + frame(PING, ACK, 0, bytes(8)))
                 got += (await peer.until(DATA))[3]
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.33)
         assert got == pack_prefix(0, 95) + bytes(95)
         assert (await status_of(peer))[0] == "0"
 
@@ -391,7 +391,7 @@ async def test_a_client_whose_calls_all_come_too_late_keeps_its_connection() -> 
     ):
         for _ in range(10):
             outcomes = await asyncio.gather(
-                *(to.unary(METHOD, b"", (), time.monotonic() + 0.1) for _ in range(100)),
+                *(to.unary(METHOD, b"", (), time.monotonic() + 0.4) for _ in range(100)),
                 return_exceptions=True,
             )
             late = [o for o in outcomes if isinstance(o, RpcFailed)]

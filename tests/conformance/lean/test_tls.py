@@ -300,10 +300,11 @@ async def test_whoever_does_not_read_is_not_written_to_without_end() -> None:
         [end] = server._connections  # type: ignore[attr-defined]
         wide = settings({INITIAL_WINDOW_SIZE: LARGEST_WINDOW}) + window_update(0, 1 << 30)
         hand.writer.write(hand.sealed(wide + call(1)))
-        async with asyncio.timeout(10):
-            while not end.paused:
-                await asyncio.sleep(0.01)
-        stuck = written
+        stuck = -1
+        async with asyncio.timeout(60):
+            while not end.paused or stuck != written:  # until it has come to a stand
+                stuck = written
+                await asyncio.sleep(0.2)
         await asyncio.sleep(0.1)
         assert written == stuck < 400
         async with asyncio.timeout(20):

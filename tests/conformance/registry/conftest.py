@@ -22,23 +22,23 @@ TRANS_VALUE = (
     b'{"id":"host-1","name":"trans","version":"v1.0","metadata":{},'
     b'"endpoints":["grpc://10.0.0.5:9000"]}'
 )
-TTL = 2
+TTL = 4
 """Seconds. etcd would give leases of 1 s, but this machine may be busy for as long."""
 
 
 def quick(server: EtcdServer, **options: object) -> EtcdOptions:
-    """Options that notice within a second what takes fifteen in the field."""
-    wanted = {"timeout": 2.0, "keepalive": 0.5, **options}
+    """Options that notice within seconds what takes fifteen in the field."""
+    wanted = {"timeout": 5.0, "keepalive": 2.0, **options}
     return EtcdOptions((server.endpoint,), **wanted)  # type: ignore[arg-type]
 
 
-def impatient(server: EtcdServer, **options: object) -> EtcdRegistry:
-    """A registry with a short lease, that waits a second to register."""
-    return EtcdRegistry(quick(server, **options), ttl=TTL, patience=1.0)
+def impatient(server: EtcdServer, *, patience: float = 30.0, **options: object) -> EtcdRegistry:
+    """A registry with a short lease."""
+    return EtcdRegistry(quick(server, **options), ttl=TTL, patience=patience)
 
 
 async def eventually(
-    look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], *, within: float = 5.0
+    look: Callable[[], Awaitable[T]], wanted: Callable[[T], bool], *, within: float = 30.0
 ) -> T:
     """What ``look`` gives as soon as it is ``wanted``."""
     seen: T | None = None

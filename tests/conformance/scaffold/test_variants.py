@@ -18,11 +18,12 @@ from kit.cli import main
 from kit.cli.new.layout import DATABASES, MODES
 from kit.ports import free_port
 from kit.transport.http import HttpClient
+from tests.conformance.scaffold.conftest import LONGEST_S
 from tests.engines import engine_at, hearing
 from tests.processes import processes
 
 TOOLS = Path(sys.executable).parent
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(4 * LONGEST_S)
 
 LONG = "a-service-with-30-characters-x"
 

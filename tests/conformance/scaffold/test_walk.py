@@ -114,7 +114,7 @@ async def ready(ports: Ports, process: Process) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.timeout(LONGEST_S)
+@pytest.mark.timeout(4 * LONGEST_S)
 async def test_from_nothing_to_two_services(
     shell: Shell,
     kit_command: str,

@@ -18,6 +18,7 @@ from kit.dtm.store.mysql.link import Address, Link
 from kit.dtm.wire import Op, Status
 from kit.testing.mariadb import MariadbServer, mariadb_server
 from kit.testing.store import change, stored, transaction
+from tests.conformance.store.refusals import refused_in_time
 
 CALLS: dict[str, Callable[[MysqlStore], Awaitable[object]]] = {
     "create": lambda store: store.create(transaction("new")),
@@ -39,6 +40,7 @@ CALLS: dict[str, Callable[[MysqlStore], Awaitable[object]]] = {
     "delete_kv": lambda store: store.delete_kv("c", "k"),
     "now_ms": lambda store: store.now_ms(),
 }
+THREADS = "SELECT id FROM information_schema.processlist WHERE db = 'kit_faults'"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -78,15 +80,6 @@ async def sql(server: MariadbServer, *statements: str, db: str | None = None) ->
         connection.close()
 
 
-async def unavailable(calling: Awaitable[object]) -> StoreUnavailable:
-    """See to it that a call is refused in time; give the error."""
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable) as caught:
-        await calling
-    assert time.monotonic() - began < 3.0
-    return caught.value
-
-
 async def test_every_call_says_in_time_that_the_server_is_down(server: MariadbServer) -> None:
     async with opened(server) as store:
         await store.create(transaction("g"))
@@ -95,7 +88,7 @@ async def test_every_call_says_in_time_that_the_server_is_down(server: MariadbSe
         try:
             calls = [call(store) for call in CALLS.values()]
             calls.append(store.save(change(held, "a", take=True)))
-            errors = await asyncio.gather(*map(unavailable, calls))
+            errors = await asyncio.gather(*map(refused_in_time, calls))
         finally:
             await server.start()
         for error in errors:
@@ -113,9 +106,9 @@ async def test_every_call_says_in_time_that_the_server_is_frozen(server: Mariadb
         try:
             calls = [call(store) for call in CALLS.values()]
             calls.append(store.save(change(held, "a", take=True)))
-            await asyncio.gather(*map(unavailable, calls))
-            await unavailable(store.create(transaction("later")))
-            await unavailable(store.load("g"))
+            await asyncio.gather(*map(refused_in_time, calls))
+            await refused_in_time(store.create(transaction("later")))
+            await refused_in_time(store.load("g"))
         finally:
             server.thaw()
         assert (await stored(store, "g")).tx.gid == "g"
@@ -129,9 +122,9 @@ async def test_a_write_that_waits_behind_a_frozen_one_is_not_written_later(
         await store.create(transaction("before"))
         server.freeze()
         try:
-            first = asyncio.create_task(unavailable(store.create(transaction("first"))))
+            first = asyncio.create_task(refused_in_time(store.create(transaction("first"))))
             await asyncio.sleep(1)
-            second = asyncio.create_task(unavailable(store.create(transaction("second"))))
+            second = asyncio.create_task(refused_in_time(store.create(transaction("second"))))
             assert "unknown" in (await first).message
             assert "unknown" not in (await second).message
         finally:
@@ -155,12 +148,13 @@ async def test_the_store_comes_back_after_a_kill_with_all_it_acknowledged(
 
     async with opened(server) as store:
         callers = [asyncio.create_task(creating(store, n)) for n in range(16)]
-        await asyncio.sleep(0.5)
+        while len(acknowledged) < 500 and not all(caller.done() for caller in callers):
+            await asyncio.sleep(0.01)
         server.kill()
         await asyncio.gather(*callers)
         await server.start()
         assert len(acknowledged) > 16
-        found = await asyncio.gather(*(store.load(gid) for gid in acknowledged))
+        found = [await store.load(gid) for gid in acknowledged]
         assert [held.tx.gid for held in found if held is not None] == acknowledged
 
 
@@ -168,12 +162,13 @@ async def test_connections_that_were_cut_are_opened_anew_unnoticed(server: Maria
     async with opened(server) as store:
         await store.create(transaction("g", next_cron_time=1))
         for n in range(3):
-            threads = await sql(
-                server, "SELECT id FROM information_schema.processlist WHERE db = 'kit_faults'"
-            )
+            threads = await sql(server, THREADS)
             assert threads
             await sql(server, *(f"KILL {thread}" for (thread,) in threads))
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(20):
+                while set(await sql(server, THREADS)) & set(threads):
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)  # what the server has closed is heard of
             await store.create(transaction(f"g{n}"))
             held = await stored(store, "g")
             await store.save(change(held, "a", take=True, release=True))
@@ -193,28 +188,32 @@ async def test_a_restart_between_two_calls_is_not_noticed(server: MariadbServer)
 async def test_opening_names_the_place_and_the_way_out(server: MariadbServer) -> None:
     await server.stop()
     try:
-        error = await unavailable(store_of(server).__aenter__())
+        error = await refused_in_time(store_of(server).__aenter__())
     finally:
         await server.start()
     assert f"{server.host}:{server.port}" in error.message
     assert "correct Host and Port" in error.message
     server.freeze()
     try:
-        await unavailable(store_of(server).__aenter__())
+        await refused_in_time(store_of(server).__aenter__())
     finally:
         server.thaw()
-    error = await unavailable(store_of(server, password="wrong").__aenter__())
+    error = await refused_in_time(store_of(server, password="wrong").__aenter__())
     assert "check User and Password" in error.message
     assert "wrong" not in error.message
 
 
 async def test_a_user_who_may_not_create_the_database_is_told(server: MariadbServer) -> None:
     await sql(server, "CREATE OR REPLACE USER small@'%' IDENTIFIED BY 'p'")
-    error = await unavailable(store_of(server, "absent", user="small", password="p").__aenter__())
+    error = await refused_in_time(
+        store_of(server, "absent", user="small", password="p").__aenter__()
+    )
     assert "'absent'" in error.message
     assert "create the database and grant" in error.message
     await sql(server, "GRANT SELECT ON *.* TO small@'%'")
-    error = await unavailable(store_of(server, "absent", user="small", password="p").__aenter__())
+    error = await refused_in_time(
+        store_of(server, "absent", user="small", password="p").__aenter__()
+    )
     assert "'small' may not create it" in error.message
 
 
@@ -274,8 +273,8 @@ async def test_coordinators_on_one_database_neither_deadlock_nor_lose(
 async def test_rows_that_another_session_has_locked_hold_nobody_else_up(
     server: MariadbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "ABANDONED_AFTER", 4)
-    monkeypatch.setattr(link, "TRUSTED_FOR", 2)  # the store's own session is closed after 4 s, too
+    monkeypatch.setattr(link, "ABANDONED_AFTER", 8)
+    monkeypatch.setattr(link, "TRUSTED_FOR", 2)  # the store's own session is closed after 8 s, too
     async with opened(server) as store:
         for gid in ("locked", "free"):
             await store.create(transaction(gid, next_cron_time=1))
@@ -299,7 +298,7 @@ async def test_rows_that_another_session_has_locked_hold_nobody_else_up(
         assert [held.tx.gid for held in await store.claim("b", 10)] == ["free"]
         assert "unknown" not in str(outcomes[0])
         assert (await stored(store, "locked")) == locked
-        await asyncio.sleep(4)
+        await asyncio.sleep(8)
         assert await store.save(change(locked, "a", take=True)) == 2
         frozen.drop()
 
@@ -363,7 +362,7 @@ async def test_a_row_that_cannot_be_read_is_left_out(server: MariadbServer) -> N
 
 async def test_payloads_and_texts_of_four_mebibytes_read_back(server: MariadbServer) -> None:
     big = bytes(range(256)) * (4 << 12)
-    branches = tuple(Branch(f"{n}", Op.ACTION, "u", big) for n in range(6))
+    branches = tuple(Branch(f"{n}", Op.ACTION, "u", big) for n in range(3))
     tx = transaction("big", branches=branches, custom_data="'" * (4 << 20))
     async with opened(server) as store:
         others = [store.create(transaction(f"g{n}")) for n in range(20)]

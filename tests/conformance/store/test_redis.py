@@ -1,8 +1,7 @@
 """The Redis store keeps the store contract, on one server and on a cluster, and through outages."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ from kit.dtm.store.redis.store import RedisStore
 from kit.dtm.wire import Status, TransType
 from kit.testing.redis import RedisServer, redis_address, redis_cluster, redis_server
 from kit.testing.store import STORE_CHECKS, check_store
+from tests.conformance.store.refusals import refused_in_time
 
 TX = Transaction("g", TransType.MSG, Status.SUBMITTED, create_time=1, next_cron_time=2)
 
@@ -23,15 +23,6 @@ async def server() -> AsyncIterator[RedisServer]:
     """A real Redis for one test that does it harm."""
     async with redis_server() as running:
         yield running
-
-
-async def refused_in_time(asked: Callable[[], Awaitable[object]]) -> str:
-    """What StoreUnavailable said, within the contract's 3 seconds."""
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable) as refused:
-        await asked()
-    assert time.monotonic() - began < 3
-    return str(refused.value.message)
 
 
 async def test_one_server_keeps_the_contract() -> None:
@@ -58,8 +49,8 @@ async def test_what_was_answered_survives_a_kill(server: RedisServer) -> None:
         assert store.weaknesses == ()
         await asyncio.gather(*(store.create(replace(TX, gid=f"g{n}")) for n in range(100)))
         server.kill()
-        await refused_in_time(lambda: store.load("g1"))  # on the connection that is lost
-        assert "is it running?" in await refused_in_time(lambda: store.load("g1"))
+        await refused_in_time(store.load("g1"))  # on the connection that is lost
+        assert "is it running?" in (await refused_in_time(store.load("g1"))).message
         await server.start()
         for n in range(100):
             assert await store.load(f"g{n}") is not None
@@ -71,8 +62,8 @@ async def test_a_frozen_server_is_given_up_and_the_outcome_said_to_be_unknown(
     """What was sent may run later: asking again tells."""
     async with RedisStore(server.address) as store:
         server.freeze()
-        assert "unknown" in await refused_in_time(lambda: store.create(TX))
-        await refused_in_time(lambda: store.load("g"))
+        assert "unknown" in (await refused_in_time(store.create(TX))).message
+        await refused_in_time(store.load("g"))
         server.thaw()
         with pytest.raises(GidExists):
             await store.create(TX)
@@ -91,7 +82,7 @@ async def test_full_memory_refuses_all_of_a_write(server: RedisServer) -> None:
     async with RedisStore(server.address) as store:
         await store.create(TX)
         await server.cli("CONFIG", "SET", "maxmemory", "1")
-        message = await refused_in_time(lambda: store.create(replace(TX, gid="h")))
+        message = (await refused_in_time(store.create(replace(TX, gid="h")))).message
         assert "raise maxmemory" in message
         await server.cli("CONFIG", "SET", "maxmemory", "0")
         assert await store.load("h") is None
@@ -103,7 +94,7 @@ async def test_a_replica_refuses_writes(server: RedisServer) -> None:
     async with RedisStore(server.address) as store:
         await server.cli("CONFIG", "SET", "replica-serve-stale-data", "yes")
         await server.cli("REPLICAOF", "127.0.0.1", "1")
-        assert "replica" in await refused_in_time(lambda: store.create(TX))
+        assert "replica" in (await refused_in_time(store.create(TX))).message
         await server.cli("REPLICAOF", "NO", "ONE")
         assert await store.create(TX) == 1
 
@@ -148,8 +139,8 @@ async def test_a_slot_that_moved_is_followed_and_a_dead_node_given_up() -> None:
             await node.cli("CLUSTER", "SETSLOT", slot, "NODE", name)
         assert await store.create(TX) == 1
         new.kill()
-        await refused_in_time(lambda: store.load("g"))
-        await refused_in_time(lambda: store.load("g"))
+        await refused_in_time(store.load("g"))
+        await refused_in_time(store.load("g"))
         await new.start()
         async with asyncio.timeout(20):
             while not await _loaded(store):

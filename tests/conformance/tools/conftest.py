@@ -37,7 +37,7 @@ async def tools(tmp_path: Path) -> AsyncIterator[Tools]:
             if process.running:  # it stops what it has started
                 process.handle.terminate()
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 for process in owner._started:
                     await process.handle.wait()
         finally:

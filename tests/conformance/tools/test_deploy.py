@@ -119,8 +119,9 @@ async def test_the_health_checks_of_the_images_tell_running_from_not(tmp_path: P
         coordinator = await owner.start("coordinator", COORDINATOR, env=variables)
         await trans.listens(port)
         await coordinator.listens(http, grpc)
-        assert await is_healthy("trans", in_trans)
-        assert await is_healthy("coordinator", in_coordinator)
+        for stage, ports in (("trans", in_trans), ("coordinator", in_coordinator)):
+            # as an image may fail it three times: the answer has to come within two seconds
+            assert any([await is_healthy(stage, ports) for _ in range(3)])
         assert (tmp_path / "coordinator.db").exists()  # in the working folder, /data in the image
 
 
@@ -237,7 +238,7 @@ async def test_the_manifest_of_a_service_asks_pages_that_it_has(tmp_path: Path) 
     admin = AdminServer("127.0.0.1:0", exposed=server["admin"]["exposed"])
     app = App(name="orders", servers=[admin])
     running = asyncio.create_task(app.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not app.ready:
             await asyncio.sleep(0.01)
     for _, path in probes("service").values():

@@ -60,7 +60,7 @@ class World:
 
     async def client(self, workers: int = 3) -> Process:
         address = f"http://127.0.0.1:{self.port}"
-        modes = ",".join(self.modes)
+        modes = ",".join(self.rng.sample(self.modes, len(self.modes)))
         return await self.program(
             "transfer", "--bank", address, "--modes", modes, "--count", str(COUNT),
             "--workers", str(workers),

@@ -225,7 +225,7 @@ async def test_the_sum_of_money_stays_whatever_is_killed(run: Processes, bank: B
                 await coordinator.ended()
                 coordinator = await skipping(run, dtm, http)
     programs = [each for each in attempts if each.mode == "workflow"]
-    async with asyncio.timeout(90), aiohttp.ClientSession(f"http://127.0.0.1:{http}") as session:
+    async with asyncio.timeout(200), aiohttp.ClientSession(f"http://127.0.0.1:{http}") as session:
         while left := await unfinished(session):
             async with session.post("/api/dev/clock", json={"advance_s": 60}) as reply:
                 assert reply.status == 200

@@ -102,12 +102,12 @@ async def test_a_service_serves_although_etcd_is_away(run: Processes, etcd: Etcd
     await trans.says(r"^(WARN|ERROR) .*etcd")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await trans_pb2_grpc.TransStub(channel).TransOut(
-            trans_pb2.AdjustInfo(Amount=5, UserID=6), timeout=5
+            trans_pb2.AdjustInfo(Amount=5, UserID=6), timeout=30
         )
     await trans.says("transfer out 5 cents from 6")
 
     await etcd.start()
-    async with EtcdClient(etcd.endpoint) as keys, asyncio.timeout(20):
+    async with EtcdClient(etcd.endpoint) as keys, asyncio.timeout(60):
         while not await _has(keys, "/microservices/trans/"):
             await asyncio.sleep(0.05)
     assert await trans.stop() == 0

@@ -54,14 +54,14 @@ def test_a_line_leaves_in_one_piece_at_once(stream: Stream) -> None:
 
 def test_gathered_lines_leave_together_after_the_interval(stream: Stream) -> None:
     """One write for many lines, without anybody asking."""
-    with closing(BufferedWriter(stream, interval=0.02)) as writer:
+    with closing(BufferedWriter(stream, interval=0.5)) as writer:
         writer.write("1\n")
         writer.write("2\n")
-        assert stream.flushed.wait(5)
+        assert stream.flushed.wait(30)
         assert "".join(stream.pieces) == "1\n2\n"
         stream.flushed.clear()
         writer.write("3\n")
-        assert stream.flushed.wait(5)
+        assert stream.flushed.wait(30)
     assert "".join(stream.pieces) == "1\n2\n3\n"
 
 

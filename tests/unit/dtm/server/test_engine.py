@@ -208,6 +208,7 @@ async def test_a_slow_branch_is_not_called_twice_by_two_coordinators(
     for _ in range(100):
         clock.advance(1)
         await asyncio.sleep(0.005)
+        await status(store)  # behind what the coordinators have asked: time waits for the disk
     assert branches.calls == [("g1", "01")]
     branches.gates["01"].set()
     assert await waiting == Answer(Outcome.SUCCESS)
@@ -229,6 +230,7 @@ async def test_another_coordinator_takes_over_from_a_dead_one(
     for _ in range(40):
         clock.advance(1)
         await asyncio.sleep(0.005)
+        await status(store)  # time waits for the disk
         if len(branches.calls) > 2:
             break
     assert branches.calls[2:] == [("g1", "02")]

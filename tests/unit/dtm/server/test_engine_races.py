@@ -301,7 +301,7 @@ async def test_what_is_expected_just_after_the_store_was_asked_is_not_slept_thro
     engine.on_wake(clock.now_ms() + 20)
     await store.create(replace(DUE, next_cron_time=clock.now_ms() + 20))
     answer.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: clock.next_wake is not None and clock.next_wake <= 0.06)
     clock.advance(0.06)
     await until(lambda: branches.calls == [("01", Op.ACTION)])
     claiming.cancel()

@@ -21,10 +21,16 @@ async def finished(store: MemoryStore, clock: ManualClock, gid: str) -> None:
     await store.save(Change(ended, (), 1, "a", take=True, release=True))
 
 
-async def run_for_a_while(store: MemoryStore, clock: ManualClock, archive: str = "") -> None:
+async def run_for_a_while(
+    store: MemoryStore, clock: ManualClock, archive: str = "", *, gone: str = ""
+) -> None:
+    """Until the transaction ``gone`` is deleted; a quarter of a second where none shall be."""
     purging = asyncio.create_task(purge_for_ever(store, clock, keep_s=100, archive=archive))
-    for _ in range(50):  # a thread writes the archive
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(30):
+        while gone and await store.load(gone):
+            await asyncio.sleep(0.005)
+    if not gone:
+        await asyncio.sleep(0.25)
     purging.cancel()
     await asyncio.gather(purging, return_exceptions=True)
 
@@ -38,7 +44,7 @@ async def test_what_ended_long_ago_is_deleted_and_what_did_not_end_stays() -> No
     clock.advance(60)
     await finished(store, clock, "young")
     clock.advance(60)
-    await run_for_a_while(store, clock)
+    await run_for_a_while(store, clock, gone="old")
     assert await store.load("old") is None
     assert await store.load("young") is not None
     assert await store.load("unfinished") is not None
@@ -51,7 +57,7 @@ async def test_with_an_archive_each_is_kept_as_a_line(tmp_path: Path) -> None:
     await finished(store, clock, "g1")
     clock.advance(200)
     archive = tmp_path / "archive.jsonl"
-    await run_for_a_while(store, clock, str(archive))
+    await run_for_a_while(store, clock, str(archive), gone="g1")
     assert await store.load("g1") is None
     [line] = archive.read_text().splitlines()
     kept = json.loads(line)
@@ -78,7 +84,7 @@ async def test_half_a_line_that_a_full_disk_left_spoils_no_other(tmp_path: Path)
     clock.advance(200)
     archive = tmp_path / "archive.jsonl"
     archive.write_text('{"gid":"g1","trans_t')
-    await run_for_a_while(store, clock, str(archive))
+    await run_for_a_while(store, clock, str(archive), gone="g1")
     assert await store.load("g1") is None
     half, line = archive.read_text().splitlines()
     assert half == '{"gid":"g1","trans_t'

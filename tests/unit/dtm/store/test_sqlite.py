@@ -380,7 +380,7 @@ async def counted(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[SqliteStore, Counter[str]]]:
     """An open store and what it has executed since."""
-    monkeypatch.setattr(sqlite_store, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(sqlite_store, "BUSY_TIMEOUT_MS", 500)
     connections: list[Counting] = []
 
     def counting(name: str) -> Counting:
