@@ -409,15 +409,17 @@ class GrpcioStream:
 
         ``grpc.aio`` lets a writer wait for ever when somebody else cancels a call before that.
         """
-        over = asyncio.get_running_loop().create_future()
-        self._call.add_done_callback(lambda _: over.done() or over.set_result(None))
+        ended = asyncio.Event()
+        self._call.add_done_callback(lambda _: ended.set())
         begins = asyncio.ensure_future(self._call.wait_for_connection())
+        ends = asyncio.ensure_future(ended.wait())
         try:
-            await asyncio.wait({begins, over}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({begins, ends}, return_when=asyncio.FIRST_COMPLETED)
             if not begins.done():
-                raise asyncio.CancelledError  # as a reader of the call is told
+                await self._call.read()  # raises why it has ended
         finally:
             begins.cancel()
+            ends.cancel()
         begins.result()
         self._begun = True
 
