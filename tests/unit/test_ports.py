@@ -1,5 +1,6 @@
 """Ports that no two processes get at the same time."""
 
+import random
 import socket
 import subprocess
 import sys
@@ -10,13 +11,13 @@ from kit.ports import free_port
 
 _TAKE = """
 from kit.ports import free_port
-print(*(free_port(range(10_000, 10_150)) for _ in range(20)), flush=True)
+print(*(free_port(range(10_000, 10_300)) for _ in range(20)), flush=True)
 input()
 """
 
 
 def test_no_port_is_given_twice_while_its_process_lives() -> None:
-    """Four processes take eighty of 150 ports: of ports drawn blindly some would be the same."""
+    """Four processes take eighty of 300 ports: of ports drawn blindly some would be the same."""
     takers = [
         subprocess.Popen(
             [sys.executable, "-c", _TAKE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -37,7 +38,7 @@ def _line_of(taker: "subprocess.Popen[str]") -> str:
 
 
 def test_a_port_that_somebody_listens_on_is_not_given() -> None:
-    start = 10_200
+    start = random.randrange(10_300, 19_900)
     ports = range(start, start + 100)
     taken = []
     try:
@@ -46,7 +47,7 @@ def test_a_port_that_somebody_listens_on_is_not_given() -> None:
             taken.append(listener)
             listener.bind(("127.0.0.1", port))
         assert free_port(ports) == ports[-1]
-        with pytest.raises(RuntimeError, match="no free port among 100 tried between 10200 and"):
+        with pytest.raises(RuntimeError, match=f"no free port among 100 tried between {start} and"):
             free_port(ports)  # the last one is marked now
     finally:
         for listener in taken:
