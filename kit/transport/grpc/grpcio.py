@@ -415,12 +415,13 @@ class GrpcioStream:
         ends = asyncio.ensure_future(ended.wait())
         try:
             await asyncio.wait({begins, ends}, return_when=asyncio.FIRST_COMPLETED)
-            if not begins.done():
+            if begins.done():
+                begins.result()
+            else:
                 await self._call.read()  # raises why it has ended
         finally:
             begins.cancel()
             ends.cancel()
-        begins.result()
         self._begun = True
 
     async def done_writing(self) -> None:
