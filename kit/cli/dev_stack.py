@@ -246,7 +246,7 @@ async def listens(port: int) -> bool:
 
 
 def pick_port(usual: int) -> int:
-    """``usual`` when nobody listens there, else one that no other program gets meanwhile.
+    """``usual`` when nobody listens there, else one that no other ``kit`` is given meanwhile.
 
     Raises:
         StackError: there is none.
