@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pymysql
@@ -115,6 +116,27 @@ async def test_a_rollback_waits_for_a_branch_on_its_way(rm: Rm) -> None:
     assert await phase is Outcome.DONE
     await second_phase(rm, "xa-slow", "rollback")
     assert await rm.amounts("xa-slow") == []
+
+
+async def test_phase_2_waits_until_the_server_has_let_go_of_the_connection_of_phase_1(
+    mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL lets go by itself. One that stays open is told as ONGOING."""
+    rm, gid = Mariadb(mariadb), f"xa-open-{uuid4().hex}"
+    async with rm.connect() as other:
+        async with rm.connect() as connection:
+            await aprepare(
+                branch(gid), connection, lambda: rm.add(connection, gid), register=registered
+            )
+            with pytest.raises(Ongoing, match="the connection of phase 1 is still open"):
+                await afinish(branch(gid, "commit"), other)
+            monkeypatch.setattr(xa, "_PAUSES_S", (0.05,) * 600)  # this machine may be busy
+            finishing = asyncio.create_task(afinish(branch(gid, "commit"), other))
+            await asyncio.sleep(0.2)
+            assert not finishing.done()
+        async with asyncio.timeout(60):
+            await finishing
+    assert await rm.amounts(gid) == [1]
 
 
 @pytest.mark.parametrize("moment", ["business", "register"])
